@@ -1,0 +1,65 @@
+"""Every limit of the protocol and of this server, with its unit, in one place.
+
+Azure's own limits come from the REST pages "Scalability and performance targets for Blob storage", "Put Block",
+"Put Blob", "List Blobs", "Set Blob Tags" and "Naming and Referencing Containers, Blobs, and Metadata".
+Ours bound what a stranger can make a worker hold.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# --- requests on the wire (ours; precedents: nginx large_client_header_buffers, IIS maxRequestBytes) ---
+request_target_bytes_max: Final = 16 * KIB
+request_header_bytes_max: Final = 64 * KIB
+request_header_count_max: Final = 200
+client_request_id_chars_max: Final = 1024
+head_read_seconds_max: Final = 10.0  # a request head that dribbles in is cut off
+body_idle_seconds_max: Final = 60.0  # no byte of a body for so long: 408 and close
+send_idle_seconds_max: Final = 60.0  # the client takes no byte of an answer for so long: close
+keep_alive_seconds_max: Final = 240.0  # AzCopy keeps idle connections 180 s; stay above it
+pipelined_requests_max: Final = 16
+xml_body_bytes_max: Final = 4 * MIB
+xml_depth_max: Final = 8
+
+# --- names ---
+container_name_chars_min: Final = 3
+container_name_chars_max: Final = 63
+blob_name_chars_max: Final = 1024
+blob_name_segments_max: Final = 254
+
+# --- blobs and blocks ---
+block_bytes_max: Final = 4000 * MIB
+put_blob_bytes_max: Final = 5000 * MIB
+blocks_committed_max: Final = 50_000
+blocks_uncommitted_max: Final = 100_000
+block_id_bytes_max: Final = 64
+block_list_xml_bytes_max: Final = 12 * MIB  # 50,000 ids of 64 bytes in base64, with their elements
+uncommitted_seconds_max: Final = 7 * 24 * 3600
+range_checksum_bytes_max: Final = 4 * MIB  # x-ms-range-get-content-md5 / -crc64
+copy_from_url_sync_bytes_max: Final = 256 * MIB  # Copy Blob From URL
+
+# --- metadata, tags, policies ---
+metadata_bytes_max: Final = 8 * KIB
+tags_count_max: Final = 10
+tag_key_chars_max: Final = 128
+tag_value_chars_max: Final = 256
+stored_access_policies_max: Final = 5
+policy_id_chars_max: Final = 64
+cors_rules_max: Final = 5
+cors_rule_bytes_max: Final = 2 * KIB
+
+# --- listings and batches ---
+list_results_max: Final = 5000
+batch_requests_max: Final = 256
+batch_body_bytes_max: Final = 4 * MIB
+
+# --- leases ---
+lease_seconds_min: Final = 15
+lease_seconds_max: Final = 60
+lease_break_seconds_max: Final = 60
+
+# --- authorisation ---
+clock_skew_seconds_max: Final = 15 * 60  # Shared Key requests older or newer are refused
+sas_token_bytes_max: Final = 8 * KIB

@@ -1,0 +1,1 @@
+"""What processes of one node say to each other: control messages and shared-memory slots."""
