@@ -134,7 +134,11 @@ class ErrorCode(Enum):
         400,
         "The request includes an unsatisfiable condition for this operation.",
     )
-    UNSUPPORTED_HEADER = ("UnsupportedHeader", 400, "One of the HTTP headers specified in the request is not supported.")
+    UNSUPPORTED_HEADER = (
+        "UnsupportedHeader",
+        400,
+        "One of the HTTP headers specified in the request is not supported.",
+    )
     UNSUPPORTED_QUERY_PARAMETER = (
         "UnsupportedQueryParameter",
         400,
@@ -412,7 +416,7 @@ class BlobError(Exception):
 
 
 #: XML 1.0 forbids these even escaped; in an error they are shown as U+FFFD.
-_XML_UNSAFE: Final = {c: 0xFFFD for c in (*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF, *range(0xD800, 0xE000))}
+_XML_UNSAFE: Final = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535, *range(55296, 57344)), 65533)
 
 
 def error_body(error: BlobError, request_id: str, time_iso: str) -> bytes:
