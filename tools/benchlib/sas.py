@@ -22,7 +22,7 @@ def account_sas(account: str, key: str, expiry: dt.datetime) -> str:
 
     `key` is the account key in base64; `expiry` an aware time, rounded down to whole seconds.
     """
-    signed_expiry = expiry.astimezone(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    signed_expiry = expiry.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     signed_start = signed_ip = encryption_scope = ""
     fields = (
         account,

@@ -1,0 +1,7 @@
+"""`python -m benchlib`, as `tools/bench` runs it."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
