@@ -1,0 +1,71 @@
+"""What the requests of one worker share: the accounts with their stores, the thread pool, the clock, chance.
+
+Clock and chance are members, so that a test can put its own there; nothing below reads the system's.
+"""
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from dataplane.server.application import Application
+    from dataplane.server.settings import AccountSettings, Settings
+    from dataplane.store.store import Job, Store
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Pool(Protocol):
+    """Bounded threads for calls that block. Raises BlobError ServerBusy when too many wait already."""
+
+    async def metadata(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    async def data(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+class Committer(Protocol):
+    """Executes the jobs of one store in groups that are synced together."""
+
+    async def submit(self, job: "Job[T]") -> T: ...
+
+
+@dataclass(slots=True)
+class Account:
+    """One storage account as this worker serves it."""
+
+    settings: "AccountSettings"
+    store: "Store"
+    committer: Committer
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+
+@dataclass(slots=True)
+class Node:
+    """One worker's world. `clock` counts nanoseconds since the epoch. `app` is set once the application exists."""
+
+    settings: "Settings"
+    accounts: Mapping[str, Account]
+    pool: Pool
+    clock: Callable[[], int] = time.time_ns
+    random: random.Random = field(default_factory=random.SystemRandom)
+    app: "Application" = field(init=False, repr=False)
+    _last_tick: int = 0
+
+    def now(self) -> int:
+        """Whole seconds since the epoch."""
+        return self.clock() // 1_000_000_000
+
+    def ticks(self) -> int:
+        """100 ns since the epoch, larger on every call even when the clock stands still or steps back a little."""
+        self._last_tick = max(self.clock() // 100, self._last_tick + 1)
+        return self._last_tick
+
+    def new_guid(self) -> str:
+        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
