@@ -1,9 +1,9 @@
 """One request on its way through a handler: what was asked, by whom, and how to reach the disk.
 
 A handler is a coroutine function that takes a Call and returns a Response or raises BlobError. It never touches the
-file system itself: metadata reads go through `read`, work that may take long through `blocking`, and every change is a Job
-that `write` commits together with those of other requests. So whether the mount is quick enough for the event loop is
-decided here, once.
+file system itself: metadata reads go through `read`, work that may take long through `blocking`, and every change is a
+Job that `write` commits together with those of other requests. So whether the mount is quick enough for the event loop
+is decided here, once.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
