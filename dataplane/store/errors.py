@@ -1,0 +1,58 @@
+"""What can go wrong below the protocol, and the one place where an errno becomes one of these.
+
+A StoreError is the storage's fault, never the client's: the server answers 503 with Retry-After. An operating error that
+is not in the table stays an OSError, and with it a bug of ours (500).
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+
+class StoreError(Exception):
+    """The storage cannot serve this now; repeating may help. `operation` says what was tried, never a path."""
+
+    def __init__(self, operation: str, cause: OSError | None = None) -> None:
+        name = errno.errorcode.get(cause.errno or 0, "?") if cause is not None else "?"
+        super().__init__(f"{operation}: {name}")
+        self.operation = operation
+
+
+class NoSpace(StoreError):
+    """The mount or its quota is full (ENOSPC, EDQUOT)."""
+
+
+class StorageUnavailable(StoreError):
+    """The mount does not answer, is read-only, or fails (EIO, ESTALE, EROFS, ETIMEDOUT, ...)."""
+
+
+class NameNotStorable(Exception):
+    """The mount refuses this name (EILSEQ, ENAMETOOLONG); the client gets InvalidResourceName."""
+
+
+class FormatTooNew(Exception):
+    """The mount was written by a newer version of this program."""
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DOWN: Final = frozenset(
+    {errno.EIO, errno.ESTALE, errno.EROFS, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV, errno.EHOSTDOWN,
+     errno.ENOTCONN, errno.EREMOTEIO, errno.EUCLEAN, errno.EMFILE, errno.ENFILE, errno.ENOLCK}
+)  # fmt: skip
+_NAME: Final = frozenset({errno.EILSEQ, errno.ENAMETOOLONG})
+
+
+@contextmanager
+def translated(operation: str) -> Iterator[None]:
+    """Turn the OSError of a file-system call into a StoreError (see open(2), write(2), fsync(2), rename(2))."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpace(operation, error) from error
+        if error.errno in _DOWN:
+            raise StorageUnavailable(operation, error) from error
+        if error.errno in _NAME:
+            raise NameNotStorable(operation) from error
+        raise
