@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from dataplane.ipc.settings import AccountSettings, Settings
     from dataplane.server.application import Application
-    from dataplane.server.settings import AccountSettings, Settings
     from dataplane.store.store import Job, Store
 
 T = TypeVar("T")
