@@ -23,6 +23,11 @@ pipelined_requests_max: Final = 16
 xml_body_bytes_max: Final = 4 * MIB
 xml_depth_max: Final = 8
 
+# --- what one worker holds (ours; an operator may change them) ---
+connections_count_max: Final = 4096
+data_threads_count: Final = 16  # blocking reads and writes of content, hashing
+metadata_threads_count: Final = 8  # opens, stats and listings, where the mount is not local
+
 # --- names ---
 container_name_chars_min: Final = 3
 container_name_chars_max: Final = 63
