@@ -27,6 +27,7 @@ xml_depth_max: Final = 8
 connections_count_max: Final = 4096
 data_threads_count: Final = 16  # blocking reads and writes of content, hashing
 metadata_threads_count: Final = 8  # opens, stats and listings, where the mount is not local
+pool_queue_count_max: Final = 512  # calls that wait for a thread of either kind; one more is answered 503 ServerBusy
 
 # --- names ---
 container_name_chars_min: Final = 3

@@ -56,7 +56,10 @@ class MappedContainer:
 
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
-    """One storage account: one or two base64 keys (key1 first), and where its containers are."""
+    """One storage account: one or two base64 keys (key1 first), and where its containers are.
+
+    `host_names` are whole host names that mean this account, beside ACCOUNT.SUFFIX for every Settings.host_suffixes.
+    """
 
     name: str
     root: str
@@ -64,6 +67,7 @@ class AccountSettings:
     durability: Durability = "strict"
     records: RecordsBackend = "auto"
     containers: tuple[MappedContainer, ...] = ()
+    host_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class LimitSettings:
     connections_count_max: int = limits.connections_count_max
     data_threads_count: int = limits.data_threads_count
     metadata_threads_count: int = limits.metadata_threads_count
+    pool_queue_count_max: int = limits.pool_queue_count_max
     head_read_seconds_max: float = limits.head_read_seconds_max
     body_idle_seconds_max: float = limits.body_idle_seconds_max
     send_idle_seconds_max: float = limits.send_idle_seconds_max
@@ -140,5 +145,6 @@ def from_json(document: Mapping[str, Any]) -> Settings:
 def _account(item: Mapping[str, Any]) -> AccountSettings:
     fields = dict(item)
     fields["keys"] = tuple(fields["keys"])
+    fields["host_names"] = tuple(fields["host_names"])
     fields["containers"] = tuple(MappedContainer(**container) for container in fields["containers"])
     return AccountSettings(**fields)
