@@ -1,0 +1,1 @@
+"""Tests that drive real, unmodified Azure clients against a running endpoint."""
