@@ -26,7 +26,9 @@ SETTINGS = Settings(
     ),
     accounts=(
         AccountSettings("one", "/data/one", ("c2VjcmV0",), containers=(MappedContainer("logs", "/var/log", True),)),
-        AccountSettings("two", "/data/two", ("a2V5MQ==", "a2V5Mg=="), "relaxed", "sidecar", host_names=("blobs.example",)),
+        AccountSettings(
+            "two", "/data/two", ("a2V5MQ==", "a2V5Mg=="), "relaxed", "sidecar", host_names=("blobs.example",)
+        ),
     ),
     copy_sources=(CopySource("*.blob.core.windows.net"), CopySource("10.0.0.1", 8443, private=True)),
     limits=LimitSettings(connections_count_max=10),
