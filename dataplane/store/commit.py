@@ -1,0 +1,227 @@
+"""Group commit: writes of concurrent requests share their syncs, and none is acknowledged before it is durable.
+
+A Job goes through four steps. `prepare` does what takes long (syncing a big staged file, copying) and runs on a pool
+thread before the job joins a group. `stage` writes what nobody sees yet. All files that a group staged are synced
+together: writeback is started for each, then each is fsynced, so the journal commits once and the other calls return at
+once. `publish` takes the blob's lock, checks again, and makes the change visible by one atomic call. Then the
+directories are fsynced, once each, and only then do the callers hear of it.
+A crash before `publish` leaves the old state, after it the new one; a job whose sync failed is answered with an error and
+never retried to success, as a second fsync after a failed one proves nothing.
+Rejected: syncfs per group (one big upload elsewhere on the mount delays every small write), a thread for each request.
+"""
+
+import os
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from dataplane.store import syscalls
+from dataplane.store.errors import translated
+
+T = TypeVar("T")
+
+GROUP_JOBS_MAX: Final = 64
+PREPARE_ATTEMPTS_MAX: Final = 5
+
+
+class Again(Exception):
+    """Raised by `publish`: what `prepare` built on has changed; prepare and submit once more."""
+
+
+class Job(ABC, Generic[T]):
+    """One change. A job is used by one thread at a time; `close` is always called in the end, also after a failure."""
+
+    durable: bool = True
+
+    def __init__(self) -> None:
+        self.staged_fds: list[int] = []  # to fsync between stage and publish
+        self.directory_fds: dict[str, int] = {}  # to fsync after publish, once for each key in a group
+        self._opened: list[int] = []
+
+    def prepare(self) -> None:
+        """The long part, without any lock. May run several times."""
+        return
+
+    def stage(self) -> None:
+        """Write what is not visible yet; note descriptors in `staged_fds`."""
+        return
+
+    @abstractmethod
+    def publish(self) -> T:
+        """Check under the lock and make it visible; note descriptors in `directory_fds`. Returns the result."""
+
+    def cleanup(self) -> None:
+        """After a durable success: remove what the change left over. Must not fail the job."""
+        return
+
+    def discard(self) -> None:
+        """After a failure: remove what was staged."""
+        return
+
+    def own(self, fd: int) -> int:
+        """Have a descriptor closed when the job ends."""
+        self._opened.append(fd)
+        return fd
+
+    def close(self) -> None:
+        """Close what the job opened."""
+        while self._opened:
+            os.close(self._opened.pop())
+
+
+@dataclass(slots=True)
+class Outcome(Generic[T]):
+    """What became of a job: its value, or the exception that ended it."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+def run_group(jobs: Sequence[Job[Any]]) -> list[Outcome[Any]]:
+    """Take prepared jobs through stage, sync, publish and sync. Outcomes are in the order of the jobs."""
+    outcomes = [Outcome[Any]() for _ in jobs]
+    pairs = list(zip(jobs, outcomes, strict=True))
+    for job, outcome in pairs:
+        _attempt(outcome, job.stage)
+    _sync_staged(pairs)
+    for job, outcome in pairs:
+        if outcome.error is None:
+            _attempt_value(outcome, job.publish)
+    _sync_directories(pairs)
+    for job, outcome in pairs:
+        _finish(job, outcome)
+    return outcomes
+
+
+def run(job: Job[T]) -> T:
+    """Execute one job now, prepared and durable. Raises what the job raises."""
+    for attempt in range(PREPARE_ATTEMPTS_MAX):
+        try:
+            job.prepare()
+        except BaseException:
+            _finish(job, Outcome[T](error=Again()))
+            raise
+        (outcome,) = run_group([job])
+        if isinstance(outcome.error, Again) and attempt + 1 < PREPARE_ATTEMPTS_MAX:
+            continue
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value  # type: ignore[return-value]
+    raise AssertionError("unreachable")
+
+
+def _attempt(outcome: Outcome[Any], step: Callable[[], None]) -> None:
+    if outcome.error is None:
+        try:
+            step()
+        except Exception as error:  # whatever it was, it is this job's answer, not the group's
+            outcome.error = error
+
+
+def _attempt_value(outcome: Outcome[Any], step: Callable[[], Any]) -> None:
+    try:
+        outcome.value = step()
+    except Exception as error:
+        outcome.error = error
+
+
+def _sync_staged(pairs: list[tuple[Job[Any], Outcome[Any]]]) -> None:
+    waiting = [(job, outcome) for job, outcome in pairs if outcome.error is None and job.durable and job.staged_fds]
+    if len(waiting) > 1:
+        for job, _ in waiting:
+            for fd in job.staged_fds:
+                syscalls.start_writeback(fd)
+    for job, outcome in waiting:
+        for fd in job.staged_fds:
+            _attempt(outcome, lambda fd=fd: fsync(fd))  # type: ignore[misc]
+
+
+def _sync_directories(pairs: list[tuple[Job[Any], Outcome[Any]]]) -> None:
+    """fsync each directory once; a failure is the failure of every job that needed it."""
+    failed: dict[str, BaseException] = {}
+    done: set[str] = set()
+    for job, outcome in pairs:
+        if outcome.error is not None or not job.durable:
+            continue
+        for key, fd in job.directory_fds.items():
+            if key not in done:
+                done.add(key)
+                try:
+                    fsync(fd)
+                except Exception as error:
+                    failed[key] = error
+            if key in failed:
+                outcome.error = failed[key]
+
+
+def fsync(fd: int) -> None:
+    """fsync(2), its failure a StoreError."""
+    with translated("fsync"):
+        os.fsync(fd)
+
+
+def _finish(job: Job[Any], outcome: Outcome[Any]) -> None:
+    try:
+        if outcome.error is None:
+            job.cleanup()
+        elif not isinstance(outcome.error, Again):
+            job.discard()
+    except OSError:
+        pass  # leftovers are swept; the job's own outcome stands
+    finally:
+        job.staged_fds.clear()
+        job.directory_fds.clear()
+        job.close()
+
+
+Done = Callable[[list[tuple[Any, Outcome[Any]]]], None]
+
+
+class GroupCommitter:
+    """One thread that commits one group after another; what arrives meanwhile is the next group.
+
+    `done` is called on that thread once for a group with (token, outcome) pairs, so that a loop is woken once.
+    """
+
+    def __init__(self, done: Done, name: str = "commit") -> None:
+        self._queue: queue.SimpleQueue[tuple[Any, Job[Any]] | None] = queue.SimpleQueue()
+        self._done = done
+        self.groups = 0
+        self.jobs = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, token: Any, job: Job[Any]) -> None:
+        """Queue a prepared job. Never blocks; the caller bounds how many it has in flight."""
+        self._queue.put((token, job))
+
+    def stop(self) -> None:
+        """Finish what is queued and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            first = self._queue.get()
+            group: list[tuple[Any, Job[Any]]] = []
+            item: tuple[Any, Job[Any]] | None = first
+            while True:
+                if item is None:
+                    stopping = True
+                    break
+                group.append(item)
+                if len(group) >= GROUP_JOBS_MAX:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if group:
+                outcomes = run_group([job for _, job in group])
+                self.groups += 1
+                self.jobs += len(group)
+                self._done([(token, outcome) for (token, _), outcome in zip(group, outcomes, strict=True)])

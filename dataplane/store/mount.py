@@ -1,0 +1,170 @@
+"""One directory tree that holds blobs, and our private part of it, `.blobedge/`.
+
+    .blobedge/format             what wrote this tree, with the version of the layout
+    .blobedge/staging/           files that are not visible yet
+    .blobedge/records/           records that an attribute cannot hold
+    .blobedge/containers/NAME/   what is kept of a container besides its blobs (containers.py)
+    .blobedge/trash/             what is being deleted
+    .blobedge/index/             sorted names of large directories, a cache (index.py)
+    .blobedge/lock               one byte of it is locked for each blob that is being changed
+
+Every open below the tree goes through `open`: openat2 that can neither leave the tree nor follow a symbolic link.
+"""
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Final, Literal
+
+from dataplane.store import names, syscalls
+from dataplane.store.errors import FormatTooNew, StorageUnavailable, translated
+from dataplane.store.probe import Capabilities, probe
+from dataplane.store.recordstore import RecordStore
+
+PRIVATE: Final = ".blobedge"
+FORMAT_VERSION: Final = 1
+_DIRS: Final = ("staging", "records", "containers", "trash", "index")
+_PATH_BYTES_MAX: Final = 4000  # PATH_MAX is 4096 with the NUL; longer names are walked in steps
+_LOCK_BITS: Final = 62
+
+DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+RecordsOption = Literal["auto", "xattr", "sidecar"]
+
+
+class Mount:
+    """A tree, opened once. Thread-safe: it holds descriptors that are only used with *at calls."""
+
+    def __init__(self, path: str, records: RecordsOption = "auto", read_only: bool = False) -> None:
+        """Open a tree and make its private directories. Raises OSError as the system calls do, FormatTooNew."""
+        self.root_fd: Final = os.open(path, DIRECTORY)
+        self.read_only: Final = read_only
+        self._local = threading.local()
+        if read_only:
+            self.capabilities = Capabilities("", False, True, False, 1, "")
+            self.records = RecordStore(self.root_fd, "xattr", cacheable=False)
+            return
+        _make_private(self.root_fd)
+        self.private_fd: Final = os.open(PRIVATE, DIRECTORY | os.O_NOFOLLOW, dir_fd=self.root_fd)
+        _check_format(self.private_fd)
+        self.staging_fd: Final = os.open("staging", DIRECTORY, dir_fd=self.private_fd)
+        self.containers_fd: Final = os.open("containers", DIRECTORY, dir_fd=self.private_fd)
+        self.trash_fd: Final = os.open("trash", DIRECTORY, dir_fd=self.private_fd)
+        self.index_fd: Final = os.open("index", DIRECTORY, dir_fd=self.private_fd)
+        self.capabilities = probe(self.staging_fd)
+        records_fd = os.open("records", DIRECTORY, dir_fd=self.private_fd)
+        backend = self.capabilities.backend if records == "auto" else records
+        self.records = RecordStore(records_fd, backend, self.capabilities.mtime_granularity_ns == 1)
+
+    def open(self, path: str, flags: int = READ) -> int:
+        """Open below the tree. The descriptor, or minus the errno (ENOENT, ENOTDIR, ELOOP, EXDEV, EISDIR, ...)."""
+        raw = path.encode("utf-8", "surrogateescape")
+        if len(raw) <= _PATH_BYTES_MAX:
+            return syscalls.openat2(self.root_fd, raw, flags)
+        *parents, last = raw.split(b"/")
+        at = os.dup(self.root_fd)
+        while parents:
+            step, parents = b"/".join(parents[:8]), parents[8:]
+            deeper = syscalls.openat2(at, step, DIRECTORY)
+            os.close(at)
+            if deeper < 0:
+                return deeper
+            at = deeper
+        fd = syscalls.openat2(at, last, flags)
+        os.close(at)
+        return fd
+
+    def encode(self, name: str) -> str:
+        """A blob's path relative to its container, on this mount."""
+        return names.encode(name, self.capabilities.refused_characters)
+
+    def encode_beside(self, name: str) -> str:
+        """Where a blob is kept whose own path is a directory."""
+        return names.encode_beside(name, self.capabilities.refused_characters)
+
+    def new_mtime_ns(self) -> int:
+        """A fresh mtime, such that a seal is practically never used twice: now, with random digits below a microsecond,
+        cut to what the mount keeps."""
+        now = time.time_ns()
+        step = self.capabilities.mtime_granularity_ns
+        if step == 1:
+            return now - now % 1000 + secrets.randbelow(1000)
+        return now - now % step
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Exclusive between all processes and nodes that have this mount. Not reentrant; never held over network I/O."""
+        offset = int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()) >> (64 - _LOCK_BITS)
+        fd = self._lock_fd()
+        with translated("lock"):
+            syscalls.lock_byte(fd, offset)
+        try:
+            yield
+        finally:
+            syscalls.unlock_byte(fd, offset)
+
+    def _lock_fd(self) -> int:
+        """A descriptor of this thread's own: such locks hold between descriptors, not between their users."""
+        fd: int | None = getattr(self._local, "fd", None)
+        if fd is None:
+            fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.private_fd)
+            self._local.fd = fd
+        return fd
+
+    def require_writable(self) -> None:
+        """Raises StorageUnavailable for a tree that was opened read-only: a caller should have refused before."""
+        if self.read_only:
+            raise StorageUnavailable("write to a read-only container")
+
+
+def _make_private(root_fd: int) -> None:
+    """Make `.blobedge` and what is in it, durably, once. Two processes may do it at the same time."""
+    with translated("initialise"):
+        created = False
+        for name in (PRIVATE, *(f"{PRIVATE}/{each}" for each in _DIRS)):
+            try:
+                os.mkdir(name, 0o700, dir_fd=root_fd)
+                created = True
+            except FileExistsError:
+                continue
+        if created:
+            private_fd = os.open(PRIVATE, DIRECTORY, dir_fd=root_fd)
+            os.fsync(private_fd)
+            os.close(private_fd)
+            os.fsync(root_fd)
+
+
+def _check_format(private_fd: int) -> None:
+    """Write the format file of a new tree; refuse one of a version that we do not know."""
+    try:
+        fd = os.open("format", os.O_RDONLY | os.O_CLOEXEC, dir_fd=private_fd)
+    except FileNotFoundError:
+        _write_format(private_fd)
+        return
+    with os.fdopen(fd, "rb") as file:
+        try:
+            version = int(json.load(file)["version"])
+        except (ValueError, KeyError, TypeError):
+            version = 0  # a torn first write: nothing else can have been written under another version
+    if version > FORMAT_VERSION:
+        raise FormatTooNew(f"layout version {version}, this program knows {FORMAT_VERSION}")
+    if version == 0:
+        _write_format(private_fd)
+
+
+def _write_format(private_fd: int) -> None:
+    temporary = f"format.{secrets.token_hex(8)}"
+    document = {"version": FORMAT_VERSION, "id": secrets.token_hex(16), "program": "blobedge"}
+    with os.fdopen(
+        os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=private_fd), "wb"
+    ) as file:
+        file.write(json.dumps(document).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, "format", src_dir_fd=private_fd, dst_dir_fd=private_fd)
+    os.fsync(private_fd)

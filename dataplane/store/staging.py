@@ -1,0 +1,95 @@
+"""Files that are not visible yet. A crash leaves them in `.blobedge/staging`, where the sweeper finds them."""
+
+import os
+import secrets
+from typing import Final
+
+from dataplane.store import syscalls
+from dataplane.store.errors import translated
+from dataplane.store.mount import Mount
+
+_COPY_BYTES: Final = 64 * 1024 * 1024
+_WRITEBACK_BYTES: Final = 8 * 1024 * 1024
+
+
+class StagedFile:
+    """A file being written. One writer at a time; writes go to the end.
+
+    Writeback starts while data still arrives, so that the sync at the end has little left to wait for.
+    """
+
+    def __init__(self, mount: Mount) -> None:
+        mount.require_writable()
+        self._mount: Final = mount
+        self.name: Final = secrets.token_hex(12)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with translated("create"):
+            self.fd = os.open(self.name, flags, 0o644, dir_fd=mount.staging_fd)
+        self.size = 0
+        self._unwritten = 0
+        self._linked = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append all of `data`. Raises StoreError."""
+        view = memoryview(data)
+        with translated("write"):
+            while view:
+                count = os.pwrite(self.fd, view, self.size)
+                self.size += count
+                self._unwritten += count
+                view = view[count:]
+        if self._unwritten >= _WRITEBACK_BYTES:
+            syscalls.start_writeback(self.fd)
+            self._unwritten = 0
+
+    def copy_from(self, source_fd: int, offset: int, length: int) -> int:
+        """Append a range of another file without moving it through this process: shared blocks where the file system
+        can (copy_file_range(2)). Returns how many bytes there were. Raises StoreError."""
+        if offset == 0 and self.size == 0 and length == os.fstat(source_fd).st_size:
+            if self._mount.capabilities.reflink and syscalls.clone_file(self.fd, source_fd):
+                self.size = length
+                return length
+        done = 0
+        with translated("copy"):
+            while done < length:
+                count = _copy_some(source_fd, self.fd, min(length - done, _COPY_BYTES), offset + done, self.size)
+                if count == 0:
+                    break
+                done += count
+                self.size += count
+        return done
+
+    def sync(self) -> None:
+        """fsync(2). Raises StoreError."""
+        with translated("fsync"):
+            os.fsync(self.fd)
+
+    def published(self) -> None:
+        """Its name was moved elsewhere: there is nothing to discard any more."""
+        self._linked = False
+
+    def discard(self) -> None:
+        """Close it and remove it if it was never published. May be called again."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        if self._linked:
+            self._linked = False
+            try:
+                os.unlink(self.name, dir_fd=self._mount.staging_fd)
+            except OSError:
+                return
+
+
+def _copy_some(source: int, target: int, count: int, source_offset: int, target_offset: int) -> int:
+    """One step of a copy; by read and write where copy_file_range is refused (EXDEV, EINVAL, ENOSYS on some mounts)."""
+    try:
+        return os.copy_file_range(source, target, count, source_offset, target_offset)
+    except OSError as error:
+        if error.errno not in (18, 22, 38, 95):  # EXDEV, EINVAL, ENOSYS, EOPNOTSUPP
+            raise
+    data = os.pread(source, min(count, 1024 * 1024), source_offset)
+    written = 0
+    while written < len(data):
+        written += os.pwrite(target, data[written:], target_offset + written)
+    return len(data)
