@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def service(endpoint: Endpoint) -> Iterator[BlobServiceClient]:
 
 @pytest.fixture
 def container(service: BlobServiceClient, request: pytest.FixtureRequest) -> Iterator[ContainerClient]:
-    """A fresh container, deleted afterwards even when it is leased."""
+    """A fresh container, deleted afterwards."""
     yield from _fresh_container(service, request, "")
 
 
@@ -83,11 +84,10 @@ def other_container(service: BlobServiceClient, request: pytest.FixtureRequest) 
 def _fresh_container(
     service: BlobServiceClient, request: pytest.FixtureRequest, suffix: str
 ) -> Iterator[ContainerClient]:
-    # Container names: 3 to 63 of a-z, 0-9 and single hyphens. Azurite answers a re-created name with a
-    # conflict for a while, as Azure does, so the name says which test it belongs to and is used once in a
-    # session.
-    stem = re.sub(r"[^a-z0-9]+", "-", str(request.node.name).lower()).strip("-")[:50].strip("-")
-    client = service.create_container(f"{stem}{suffix}")
+    # Names are 3 to 63 of a-z, 0-9 and single hyphens. The last part is random because a foreign endpoint may still
+    # hold the containers of an earlier run.
+    stem = re.sub(r"[^a-z0-9]+", "-", str(request.node.name).lower()).strip("-")[:40].strip("-")
+    client = service.create_container(f"{stem}-{secrets.token_hex(4)}{suffix}")
     yield client
     if client.exists():
         client.delete_container()
