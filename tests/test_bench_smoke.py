@@ -39,9 +39,7 @@ def test_account_sas_is_signed_as_the_sdk_signs_it(monkeypatch: pytest.MonkeyPat
         account_name="acct",
         account_key=KEY,
         resource_types=ResourceTypes(service=True, container=True, object=True),
-        permission=AccountSasPermissions(
-            read=True, write=True, delete=True, list=True, add=True, create=True
-        ),
+        permission=AccountSasPermissions(read=True, write=True, delete=True, list=True, add=True, create=True),
         expiry=EXPIRY,
         protocol=SIGNED_PROTOCOL,
     )
@@ -112,13 +110,8 @@ def test_verdicts_follow_the_median_and_failed_requests_spoil_them() -> None:
 
 def test_cpu_time_counts_the_whole_tree() -> None:
     burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(1, flush=True); input()"
-    parent = (
-        "import subprocess, sys; "
-        f"c = subprocess.Popen([sys.executable, '-c', {burn!r}]); sys.exit(c.wait())"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    parent = f"import subprocess, sys; c = subprocess.Popen([sys.executable, '-c', {burn!r}]); sys.exit(c.wait())"
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         assert len(tree_pids(process.pid)) == 2

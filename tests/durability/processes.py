@@ -85,7 +85,10 @@ class ServerProcess:
         return self._line
 
     def kill_all(self) -> None:
-        """SIGKILL to every process of the tree at once; returns when none holds a file any more."""
+        """SIGKILL to every process of the tree at once; returns when none holds a file any more. Does nothing
+        when the server has ended."""
+        if self._process.poll() is not None:
+            return
         pids = tree(self.pid)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

@@ -19,16 +19,32 @@ KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 SAS_LIFE = dt.timedelta(hours=6)
 
 
+Started = tuple[ServerProcess, Target]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the product is started; `records` is the store's record backend, None for its own choice."""
+    """How the product is started; `records` is the store's record backend."""
 
     workers: int = 2
     durability: str = "strict"
-    records: str | None = None
+    records: str = "auto"
 
 
-def fake(root: Path, mode: str, log: Path) -> tuple[ServerProcess, Target]:
+def product(root: Path, options: Options, log: Path) -> Started:
+    """Start the product on `root` through its command line and wait until it is ready."""
+    command = [sys.executable, "-m", "agent", "serve", "--root", str(root), "--listen", "http://127.0.0.1:0"]
+    command += ["--workers", str(options.workers), "--durability", options.durability]
+    command += ["--records", options.records, "--account", ACCOUNT, "--key", KEY]
+    process = ServerProcess(command, "blobedge ready: ", log, CHECKOUT)
+    try:
+        return process, target_of(process.await_ready(), account_sas())
+    except BaseException:
+        process.kill_all()
+        raise
+
+
+def fake(root: Path, mode: str, log: Path) -> Started:
     """Start the fake server on `root`."""
     command = [sys.executable, str(Path(__file__).with_name("fake_server.py")), str(root), mode]
     process = ServerProcess(command, "fake ready: ", log, CHECKOUT)

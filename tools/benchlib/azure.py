@@ -55,9 +55,7 @@ def put_blob(connection: Connection, endpoint: Endpoint, path: str, body: bytes)
     if endpoint.document_root is not None:
         (endpoint.document_root / path).write_bytes(body)
         return
-    request = head(
-        endpoint, "PUT", path, content_length=str(len(body)), x_ms_blob_type="BlockBlob"
-    )
+    request = head(endpoint, "PUT", path, content_length=str(len(body)), x_ms_blob_type="BlockBlob")
     expect(connection.exchange(request, body, keep_body=True), 201, f"put blob {path}")
 
 

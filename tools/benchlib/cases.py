@@ -230,7 +230,7 @@ class PutBlocks(Case):
         self._upload(endpoint, size, BLOCK_CONNECTIONS)
         with azure.connect(endpoint) as connection:
             content = azure.get_blob(connection, endpoint, self.path)
-        if content != bytes(self._data(size)[: size]) * BLOCK_CONNECTIONS:
+        if content != bytes(self._data(size)[:size]) * BLOCK_CONNECTIONS:
             raise azure.OperationFailed("block upload: not the content that was put")
         self.clean_round(endpoint)
 

@@ -179,9 +179,7 @@ class Nginx(Peer):
             argv, core=self.core, ready=r"start (worker) process \d", log=self.work / "log", cwd=self.work
         )
         self.process.wait_ready()
-        return Endpoint(
-            self.name, "127.0.0.1", port, "", self.account.sas, self.process.pid, document_root=html
-        )
+        return Endpoint(self.name, "127.0.0.1", port, "", self.account.sas, self.process.pid, document_root=html)
 
     def version(self) -> str:
         command = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")

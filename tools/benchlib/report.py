@@ -75,9 +75,7 @@ def table(results: list[CaseResult]) -> Table:
     return out
 
 
-def print_report(
-    console: Console, results: list[CaseResult], versions: dict[str, str], facts: dict[str, str]
-) -> None:
+def print_report(console: Console, results: list[CaseResult], versions: dict[str, str], facts: dict[str, str]) -> None:
     """Print the table, the reasons of missing peers, versions and machine."""
     console.print(table(results))
     said = set()
