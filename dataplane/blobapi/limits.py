@@ -69,3 +69,39 @@ lease_break_seconds_max: Final = 60
 # --- authorisation ---
 clock_skew_seconds_max: Final = 15 * 60  # Shared Key requests older or newer are refused
 sas_token_bytes_max: Final = 8 * KIB
+
+# --- documents and expressions in requests (ours, where Azure has no figure) ---
+xml_error_value_chars_max: Final = 256  # of a refused XML value that the error shows
+tag_expression_chars_max: Final = 8 * KIB  # `where` and x-ms-if-tags
+tag_expression_terms_max: Final = 64  # comparisons in one x-ms-if-tags
+tag_expression_depth_max: Final = 16  # nested parentheses in one x-ms-if-tags
+find_tags_max: Final = 10  # different tags in one `where`
+retention_days_max: Final = 365
+service_properties_bytes_max: Final = 64 * KIB
+signed_identifiers_bytes_max: Final = 64 * KIB
+tags_xml_bytes_max: Final = 64 * KIB
+batch_part_header_bytes_max: Final = 16 * KIB
+batch_part_header_count_max: Final = 64
+sas_cache_entries_max: Final = 4096  # verified tokens that one worker remembers
+sas_permissions_chars_max: Final = 32
+
+# --- connections of a worker (ours) ---
+connections_max: Final = 20_000  # per worker; more are answered 503 and closed
+accept_backlog_max: Final = 4096
+receive_buffer_bytes: Final = 128 * KIB  # shared by all connections of a worker: a head and a small body in one read
+pipelined_bytes_max: Final = 64 * KIB  # requests that wait behind the one being answered
+body_piece_bytes_min: Final = 256 * KIB  # the first piece of a large body; at least receive_buffer + pipelined bytes
+body_piece_bytes_max: Final = MIB  # later ones; a connection holds two
+spare_buffers_max: Final = 32  # body buffers of each size kept for the next upload
+body_drain_bytes_max: Final = 256 * KIB  # of an unread body, to save the connection; beyond it the connection closes
+linger_seconds_max: Final = 5.0  # after a last answer: how long unread input is thrown away, so no reset eats the answer
+linger_bytes_max: Final = 64 * MIB
+drain_idle_seconds: Final = 1.0  # a stopping worker lets a kept-alive connection idle this long before it closes it
+tls_handshake_seconds_max: Final = 10.0
+write_buffer_bytes_max: Final = 256 * KIB  # answers that a client does not take; then its next request waits
+
+# --- file bodies (ours) ---
+file_inline_bytes_max: Final = 64 * KIB  # a file body up to here goes out with its head in one write
+sendfile_slice_bytes_max: Final = MIB  # per turn of the event loop
+sendfile_ahead_bytes: Final = 4 * MIB  # read ahead of a cold transfer
+tls_slice_bytes_max: Final = 256 * KIB
