@@ -105,3 +105,7 @@ file_inline_bytes_max: Final = 64 * KIB  # a file body up to here goes out with 
 sendfile_slice_bytes_max: Final = MIB  # per turn of the event loop
 sendfile_ahead_bytes: Final = 4 * MIB  # read ahead of a cold transfer
 tls_slice_bytes_max: Final = 256 * KIB
+
+# --- writes on their way (ours) ---
+commits_in_flight_max: Final = 4096  # jobs of one account that a worker has handed to its committer
+small_body_bytes_max: Final = 128 * KIB  # a blob or block up to here is kept in memory until its group is committed

@@ -18,7 +18,8 @@ from dataplane.blobapi.operations import OperationSpec
 if TYPE_CHECKING:
     from dataplane.blobapi.authorization import Caller
     from dataplane.server.node import Account, Node
-    from dataplane.store.store import Job, Store
+    from dataplane.store.commit import Job
+    from dataplane.store.store import Store
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -59,7 +60,10 @@ class EmptyBody:
 
 @dataclass(slots=True)
 class Call:
-    """A routed and authorised request. `now` is its one reading of the clock, in whole seconds since the epoch."""
+    """A routed and authorised request. `now` is its one reading of the clock, in whole seconds since the epoch.
+
+    `secondary` tells that it came to the account's secondary name; the data is the same.
+    """
 
     request: Request
     spec: OperationSpec
@@ -69,6 +73,7 @@ class Call:
     node: "Node"
     now: int
     request_id: str
+    secondary: bool = False
 
     @property
     def store(self) -> "Store":

@@ -10,10 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
+from dataplane.blobapi.authorization import AccountKeys, SasCache
+
 if TYPE_CHECKING:
     from dataplane.ipc.settings import AccountSettings, Settings
+    from dataplane.ipc.slots import Slot
+    from dataplane.server.access import AccessLog
     from dataplane.server.application import Application
-    from dataplane.store.store import Job, Store
+    from dataplane.store.commit import Job
+    from dataplane.store.store import Store
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -35,11 +40,14 @@ class Committer(Protocol):
 
 @dataclass(slots=True)
 class Account:
-    """One storage account as this worker serves it."""
+    """One storage account as this worker serves it. `mapped` and `read_only` are names of containers."""
 
     settings: "AccountSettings"
+    keys: AccountKeys
     store: "Store"
     committer: Committer
+    mapped: frozenset[str] = frozenset()
+    read_only: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -55,8 +63,18 @@ class Node:
     pool: Pool
     clock: Callable[[], int] = time.time_ns
     random: random.Random = field(default_factory=random.SystemRandom)
+    sas_cache: SasCache = field(default_factory=SasCache)
+    slot: "Slot | None" = None
+    access_log: "AccessLog | None" = None
     app: "Application" = field(init=False, repr=False)
+    keys: Mapping[str, AccountKeys] = field(init=False)
     _last_tick: int = 0
+    _request_prefix: str = field(init=False, repr=False)
+    _request_count: int = 0
+
+    def __post_init__(self) -> None:
+        self.keys = {name: account.keys for name, account in self.accounts.items()}
+        self._request_prefix = self.new_guid()[:24]
 
     def now(self) -> int:
         """Whole seconds since the epoch."""
@@ -69,3 +87,8 @@ class Node:
 
     def new_guid(self) -> str:
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+
+    def new_request_id(self) -> str:
+        """x-ms-request-id: in the form of a GUID, unique, not secret; counted, as chance costs a system call."""
+        self._request_count += 1
+        return f"{self._request_prefix}{self._request_count & 0xFFFFFFFFFFFF:012x}"

@@ -14,7 +14,7 @@ from dataplane.blobapi import limits
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode, error_body
 from dataplane.blobapi.message import Response
-from dataplane.store.errors import NoSpace, StoreError
+from dataplane.store.errors import NameNotStorable, NoSpace, StoreError
 
 RETRY_AFTER_SECONDS: Final = 5
 XML: Final = ("Content-Type", "application/xml")
@@ -22,10 +22,16 @@ XML: Final = ("Content-Type", "application/xml")
 _CLIENT_ID_UNSAFE = re.compile(r"[^\x20-\x7e]")
 
 
-def from_store_error(error: StoreError) -> BlobError:
-    """How a client sees a failure of the storage: to be retried, and without any path."""
-    code = ErrorCode.OUT_OF_SPACE if isinstance(error, NoSpace) else ErrorCode.SERVER_BUSY
-    return BlobError(code, headers=(("Retry-After", str(RETRY_AFTER_SECONDS)),))
+def refusal(error: BaseException) -> BlobError | None:
+    """What a client is told about an exception; None for one that only a bug of ours can raise."""
+    if isinstance(error, BlobError):
+        return error
+    if isinstance(error, StoreError):
+        code = ErrorCode.OUT_OF_SPACE if isinstance(error, NoSpace) else ErrorCode.SERVER_BUSY
+        return BlobError(code, headers=(("Retry-After", str(RETRY_AFTER_SECONDS)),))
+    if isinstance(error, NameNotStorable):
+        return BlobError(ErrorCode.INVALID_RESOURCE_NAME)
+    return None
 
 
 def error_answer(error: BlobError, method: str, request_id: str, ticks: int) -> Response:

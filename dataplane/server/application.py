@@ -1,0 +1,317 @@
+"""From a request's head to its answer: address, version, route, permission, handler, and what every answer has.
+
+The order is fixed and the same for all operations, parts of a batch included. A target is decoded once (addressing.py);
+routing, authorisation and the handler get that one Resource. Nothing reaches a handler that authorize() did not let
+through, and there is no second way in.
+
+Whatever a handler raises becomes an answer here: a refusal as it is, a failure of the storage as 503, anything else as
+500 with the traceback in the log, where the request id joins the two. An answer never shows a path, key or signature.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dataplane.blobapi import cors, versions
+from dataplane.blobapi.authorization import Caller, authorize, needs_container
+from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.blobapi.message import FileBody, Level, Request, Response
+from dataplane.blobapi.model import AccessPolicy, ContainerState, PublicAccess
+from dataplane.blobapi.operations import Operation, OperationSpec, route
+from dataplane.blobapi.uri import check_blob_name, check_container_name
+from dataplane.ipc.slots import Counter
+from dataplane.server import access, refusals
+from dataplane.server.addressing import Address, Hosts, locate
+from dataplane.server.body import ClientDisconnected
+from dataplane.server.call import Body, Call, EmptyBody, Handler
+from dataplane.server.head import RawRequest
+from dataplane.server.node import Account, Node
+from dataplane.server.serviceprops import service_properties
+
+SERVER: Final = "Windows-Azure-Blob/1.0 blobedge"  # the first product is what SDKs and tools look for
+
+_log = logging.getLogger(__name__)
+
+#: What a client asks for with these would be silently missing from what we store: refused, never ignored.
+_UNSUPPORTED_HEADERS: Final = frozenset(
+    {
+        "x-ms-encryption-key", "x-ms-encryption-key-sha256", "x-ms-encryption-scope", "x-ms-source-encryption-key",
+        "x-ms-immutability-policy-until-date", "x-ms-immutability-policy-mode", "x-ms-legal-hold",
+        "x-ms-default-encryption-scope",
+    }
+)  # fmt: skip
+#: Operations for which `snapshot` names what they work on; on others it would be a write to the base blob instead.
+_WITH_SNAPSHOT: Final = frozenset(
+    {
+        Operation.GET_BLOB, Operation.GET_BLOB_PROPERTIES, Operation.GET_BLOB_METADATA, Operation.DELETE_BLOB,
+        Operation.SET_BLOB_TIER, Operation.GET_BLOB_TAGS, Operation.GET_BLOCK_LIST, Operation.GET_ACCOUNT_INFORMATION,
+    }
+)  # fmt: skip
+_READ_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What becomes known of a request on its way, for its answer's headers and its log line."""
+
+    raw: RawRequest
+    request_id: str
+    started_ns: int
+    request: Request | None = None
+    spec: OperationSpec | None = None
+    caller: Caller | None = None
+    account: Account | None = None
+    secondary: bool = False
+    code: str = ""
+
+
+class Application:
+    """Answers the requests of one worker."""
+
+    def __init__(self, node: Node, handlers: Mapping[Operation, Handler]) -> None:
+        self._node = node
+        self._handlers = handlers
+        names = {host: account.name for account in node.settings.accounts for host in account.host_names}
+        self._hosts = Hosts(node.settings.host_suffixes, names)
+        node.app = self
+
+    async def __call__(self, raw: RawRequest, body: Body) -> Response:
+        """The answer to one request. Raises nothing but CancelledError, and ClientDisconnected when nobody is left."""
+        trace = _Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
+        try:
+            response = await self._answered(trace, body)
+            if "origin" in raw.headers:
+                await self._add_cors(trace, response)
+        except (asyncio.CancelledError, ClientDisconnected):
+            trace.code = "ClientOtherError"
+            self._record(trace, None, body)
+            raise
+        self._finish(trace, response)
+        self._record(trace, response, body)
+        return response
+
+    async def dispatch_inner(
+        self, outer: Call, method: str, target: str, headers: Mapping[str, str], allowed: frozenset[Operation]
+    ) -> Response:
+        """The answer to a part of a batch, which is authorised on its own; never raises.
+
+        A part has the version and the connection of its batch, and may only be one of `allowed`, in the same account
+        and, below a container's batch, the same container.
+        """
+        part_headers = {"host": outer.request.host, **headers}
+        raw = RawRequest(
+            method, target, part_headers, None, False, True, False, outer.request.secure, outer.request.peer
+        )
+        trace = _Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
+        body = EmptyBody()
+        response = await self._answered(trace, body, outer, allowed)
+        self._finish(trace, response)
+        self._record(trace, response, body)
+        return response
+
+    # --- the way in ---
+
+    async def _answered(
+        self, trace: _Trace, body: Body, outer: Call | None = None, allowed: frozenset[Operation] | None = None
+    ) -> Response:
+        try:
+            request, spec, account = self._routed(trace, outer)
+            if allowed is not None and spec.operation not in allowed:
+                raise BlobError(ErrorCode.INVALID_INPUT, reason="The operation is not supported in a batch.")
+            container = await self._container(request, account) if needs_container(request) else None
+            call = self._authorized(trace, request, spec, account, container, body)
+            return await self._handlers[spec.operation](call)
+        except ClientDisconnected:
+            raise
+        except Exception as error:
+            return self._failed(error, trace)
+
+    def _routed(self, trace: _Trace, outer: Call | None) -> tuple[Request, OperationSpec, Account]:
+        """Everything before authorisation. Raises BlobError."""
+        raw = trace.raw
+        address = locate(raw.target, raw.headers.get("host", ""), self._hosts)
+        request = _request(raw, address)
+        trace.request, trace.secondary = request, address.secondary
+        if outer is None:
+            request.version = versions.accepted_version(raw.headers.get("x-ms-version"), address.query.get("sv"))
+        else:
+            request.version = outer.version
+            _check_part(request, outer)
+        spec = trace.spec = route(request)
+        account = trace.account = self._node.accounts.get(request.resource.account)
+        if account is None:
+            raise _unknown_account(request)
+        resource = request.resource
+        if resource.container:
+            check_container_name(resource.container)
+        if resource.level is Level.BLOB:
+            check_blob_name(resource.blob)
+        return request, spec, account
+
+    def _authorized(
+        self,
+        trace: _Trace,
+        request: Request,
+        spec: OperationSpec,
+        account: Account,
+        container: ContainerState | None,
+        body: Body,
+    ) -> Call:
+        """The call of a request that may be served. Raises BlobError."""
+        node = self._node
+
+        def policies(_: str) -> tuple[AccessPolicy, ...] | None:
+            return container.properties.policies if container is not None else None
+
+        def public_access(_: str) -> PublicAccess:
+            return container.properties.public_access if container is not None else PublicAccess.NONE
+
+        now = node.now()
+        caller = authorize(request, spec, node.keys, policies, public_access, now, cache=node.sas_cache)
+        trace.caller = caller
+        _check_supported(request, spec)
+        if trace.secondary and request.method not in _READ_METHODS:
+            raise _refused("Write operations are not allowed on the secondary endpoint.")
+        if spec.write and request.resource.container in account.read_only:
+            raise _refused("The container is read-only: its directory is mapped that way on this node.")
+        return Call(request, spec, caller, body, account, node, now, trace.request_id, trace.secondary)
+
+    async def _container(self, request: Request, account: Account) -> ContainerState | None:
+        name = request.resource.container
+        if not name:
+            return None
+        if account.store.local():
+            return account.store.container(name)
+        return await self._node.pool.metadata(account.store.container, name)
+
+    # --- the way out ---
+
+    def _failed(self, error: Exception, trace: _Trace) -> Response:
+        refusal = refusals.refusal(error)
+        if refusal is None:
+            operation = trace.spec.operation.name if trace.spec else "?"
+            _log.error("request %s (%s) failed", trace.request_id, operation, exc_info=error)
+            refusal = BlobError(ErrorCode.INTERNAL_ERROR)
+        trace.code = refusal.code.code
+        return refusals.error_answer(refusal, trace.raw.method, trace.request_id, self._node.clock() // 100)
+
+    async def _add_cors(self, trace: _Trace, response: Response) -> None:
+        """Cross-origin headers, when the account has rules. A storage that fails here costs the headers, no more."""
+        request, account = trace.request, trace.account
+        if account is None or request is None or request.method == "OPTIONS":
+            return
+        try:
+            properties = await service_properties(self._node, account)
+        except Exception as error:
+            if refusals.refusal(error) is None:
+                _log.error("request %s: no CORS rules", trace.request_id, exc_info=error)
+            return
+        response.headers += cors.response_headers(properties.cors, request.method, request.header("origin"))
+
+    def _finish(self, trace: _Trace, response: Response) -> None:
+        """The headers that every answer has; Date is the connection's."""
+        version = trace.request.version if trace.request and trace.request.version else versions.NEWEST
+        response.headers += [
+            ("Server", SERVER),
+            ("x-ms-request-id", trace.request_id),
+            ("x-ms-version", version),
+        ]
+        client_id = refusals.echoed_client_id(trace.raw.headers.get("x-ms-client-request-id"))
+        if client_id is not None:
+            response.headers.append(("x-ms-client-request-id", client_id))
+
+    def _record(self, trace: _Trace, response: Response | None, body: Body) -> None:
+        """Counters and the access log. Without a response the client went away first (499, as Azure's log has it)."""
+        status = response.status if response is not None else 499
+        slot = self._node.slot
+        if slot is not None:
+            slot.add(Counter.REQUESTS)
+            slot.add(_status_counter(status))
+        if self._node.access_log is not None:
+            self._node.access_log.add(self._entry(trace, status, response, body))
+
+    def _entry(self, trace: _Trace, status: int, response: Response | None, body: Body) -> access.Entry:
+        raw, resource = trace.raw, trace.request.resource if trace.request else None
+        return access.Entry(
+            ticks=self._node.clock() // 100,
+            request_id=trace.request_id,
+            client_request_id=refusals.echoed_client_id(raw.headers.get("x-ms-client-request-id")) or "",
+            peer=raw.peer,
+            secure=raw.secure,
+            method=raw.method,
+            operation=trace.spec.operation.name if trace.spec else "",
+            account=resource.account if resource else "",
+            path=f"/{resource.account}/{resource.container}/{resource.blob}".rstrip("/") if resource else "",
+            version=trace.request.version if trace.request else "",
+            status=status,
+            code=trace.code,
+            identity=trace.caller.kind.value if trace.caller else "",
+            user_agent=raw.headers.get("user-agent", ""),
+            body_bytes_in=body.length,
+            body_bytes_out=_body_bytes(response),
+            duration_ns=time.perf_counter_ns() - trace.started_ns,
+        )
+
+
+def _request(raw: RawRequest, address: Address) -> Request:
+    return Request(
+        method=raw.method,
+        target=raw.target,
+        headers=raw.headers,
+        resource=address.resource,
+        query=address.query,
+        secure=raw.secure,
+        peer=raw.peer,
+        host=raw.headers.get("host", ""),
+        content_length=raw.content_length,
+        chunked=raw.chunked,
+    )
+
+
+def _check_part(request: Request, outer: Call) -> None:
+    """REST page "Blob Batch": the parts of a batch stay in its account, those of a container's batch in it."""
+    batch, part = outer.request.resource, request.resource
+    if part.account != batch.account or (batch.container and part.container != batch.container):
+        raise BlobError(ErrorCode.INVALID_INPUT, reason="The part addresses another resource than its batch.")
+
+
+def _check_supported(request: Request, spec: OperationSpec) -> None:
+    """Refuse what would otherwise be ignored. Raises BlobError FeatureNotSupported, InvalidQueryParameterValue."""
+    headers, query = request.headers, request.query
+    if not _UNSUPPORTED_HEADERS.isdisjoint(headers):
+        name = min(_UNSUPPORTED_HEADERS & headers.keys())
+        raise BlobError(ErrorCode.FEATURE_NOT_SUPPORTED, header_name=name)
+    if "versionid" in query:
+        raise BlobError(ErrorCode.FEATURE_NOT_SUPPORTED, query_name="versionid")
+    if "snapshot" in query and spec.operation not in _WITH_SNAPSHOT:
+        raise BlobError(
+            ErrorCode.INVALID_QUERY_PARAMETER_VALUE, query_name="snapshot", query_value=query["snapshot"][:64]
+        )
+
+
+def _unknown_account(request: Request) -> BlobError:
+    """An account that is not served here: with a credential it is one that does not fit, without one nothing is there."""
+    if request.header("authorization") is not None or "sig" in request.query:
+        return BlobError(ErrorCode.AUTHENTICATION_FAILED)
+    return BlobError(ErrorCode.RESOURCE_NOT_FOUND)
+
+
+def _refused(message: str) -> BlobError:
+    return BlobError(ErrorCode.AUTHORIZATION_FAILURE, message=message)
+
+
+def _status_counter(status: int) -> Counter:
+    if status < 300:
+        return Counter.RESPONSES_2XX
+    if status < 400:
+        return Counter.RESPONSES_3XX
+    return Counter.RESPONSES_4XX if status < 500 else Counter.RESPONSES_5XX
+
+
+def _body_bytes(response: Response | None) -> int:
+    if response is None:
+        return 0
+    return response.body.length if isinstance(response.body, FileBody) else len(response.body)

@@ -1,0 +1,23 @@
+"""The service properties of an account, as requests need them: read from the store every time, decoded once.
+
+Two workers serve an account, and a change by one counts for the other at once, so nothing is remembered but the decoded
+form of a document that is byte for byte the same; the store knows how to notice a change cheaply.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from dataplane.blobapi import serviceproperties
+from dataplane.blobapi.serviceproperties import ServiceProperties
+from dataplane.server.node import Account, Node
+
+DECODED_ENTRIES_MAX: Final = 64
+
+_decoded = lru_cache(maxsize=DECODED_ENTRIES_MAX)(serviceproperties.load)
+
+
+async def service_properties(node: Node, account: Account) -> ServiceProperties:
+    """The properties as they are now. Raises StoreError; BlobError ServerBusy when the pool is full."""
+    if account.store.local():
+        return _decoded(account.store.service_properties())
+    return _decoded(await node.pool.metadata(account.store.service_properties))
