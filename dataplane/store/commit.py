@@ -35,6 +35,7 @@ class Job(ABC, Generic[T]):
     """One change. A job is used by one thread at a time; `close` is always called in the end, also after a failure."""
 
     durable: bool = True
+    needs_prepare: bool = False  # whether `prepare` does anything, that is, whether a pool thread is worth waking
 
     def __init__(self) -> None:
         self.staged_fds: list[int] = []  # to fsync between stage and publish
@@ -101,8 +102,8 @@ def run(job: Job[T]) -> T:
     for attempt in range(PREPARE_ATTEMPTS_MAX):
         try:
             job.prepare()
-        except BaseException:
-            _finish(job, Outcome[T](error=Again()))
+        except BaseException as error:
+            _finish(job, Outcome[T](error=error))
             raise
         (outcome,) = run_group([job])
         if isinstance(outcome.error, Again) and attempt + 1 < PREPARE_ATTEMPTS_MAX:

@@ -1,0 +1,535 @@
+"""Changes of one blob as Jobs: put, update, delete, snapshot, lease. Each has one commit point, a single atomic call.
+
+    put       rename of the staged file onto the blob's path
+    update    utimensat to the mtime whose record was written before
+    delete    unlink
+    snapshot  rename of the staged copy to the snapshot's path
+    lease     rename of the new lease document
+
+`decide` callbacks get the present state and return the new one, or raise BlobError. They are called for a first look
+before the slow part, and again under the blob's lock only if the state has changed by then.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from dataplane.blobapi.dates import parse_iso_ticks
+from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.blobapi.model import BlobProperties, BlobState, Block, Lease
+from dataplane.store import blocklists, files, leasefiles, smallfile
+from dataplane.store.commit import Again, Job, fsync
+from dataplane.store.errors import translated
+from dataplane.store.files import Found, Missing
+from dataplane.store.mount import DIRECTORY, PRIVATE
+from dataplane.store.place import Place, blob_key
+from dataplane.store.records import Record, Seal, name_hash
+from dataplane.store.staging import StagedFile
+from dataplane.store.trash import Trash, list_names
+
+
+class DeleteScope(Enum):
+    """What a delete takes away (REST page "Delete Blob", x-ms-delete-snapshots)."""
+
+    BLOB = "blob"
+    BLOB_AND_SNAPSHOTS = "include"
+    SNAPSHOTS_ONLY = "only"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """A blob, or one of its snapshots (the snapshot's id as on the wire)."""
+
+    container: str
+    name: str
+    snapshot: str = ""
+
+
+@dataclass(slots=True)
+class OpenBlob:
+    """An open blob and its state at that moment. The descriptor is a consistent version: blobs are replaced, not
+    rewritten. Whoever has it closes it, or hands it on in a FileBody."""
+
+    fd: int
+    state: BlobState
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+DecideProperties = Callable[[BlobState | None], BlobProperties]
+
+_SNAPSHOT_DIRECTORY: Final = "snapshots"
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def open_blob(place: Place, name: str, snapshot: str = "") -> tuple[Found, BlobState] | None:
+    """Open a blob or a snapshot and read its state. None when there is none."""
+    if snapshot:
+        found: Found | Missing = _find_snapshot(place, name, snapshot)
+    else:
+        found = files.find(place, name)
+    if isinstance(found, Missing):
+        return None
+    try:
+        properties = files.properties(place, name, found)
+        lease = None if snapshot else leasefiles.read(place, name)
+        return found, BlobState(name, found.seal.size, properties, lease, snapshot)
+    except BaseException:
+        os.close(found.fd)
+        raise
+
+
+def snapshot_path(place: Place, name: str, snapshot: str) -> str | None:
+    """Where a snapshot is, relative to the mount; None when the id is no instant."""
+    ticks = parse_iso_ticks(snapshot)
+    if ticks is None or ticks < 0:
+        return None
+    return f"{PRIVATE}/containers/{place.private(_SNAPSHOT_DIRECTORY, blob_key(name))}/{ticks:016x}"
+
+
+def snapshot_ticks(place: Place, name: str) -> list[int]:
+    """The snapshots of a blob, oldest first, as ticks of 100 ns."""
+    if place.mount.read_only:
+        return []
+    return sorted(
+        int(entry, 16)
+        for entry in list_names(place.mount.containers_fd, place.private(_SNAPSHOT_DIRECTORY, blob_key(name)))
+    )
+
+
+def _find_snapshot(place: Place, name: str, snapshot: str) -> Found | Missing:
+    path = None if place.mount.read_only else snapshot_path(place, name, snapshot)
+    if path is None:
+        return Missing("")
+    opened = files.open_regular(place.mount, path)
+    return Missing(path) if isinstance(opened, int) else Found(opened[0], path, opened[1])
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+class _BlobJob(Job[BlobState]):
+    """What all jobs on one blob share: its place, and looking at it."""
+
+    def __init__(self, place: Place, trash: Trash, name: str) -> None:
+        super().__init__()
+        self.place: Final = place
+        self.mount: Final = place.mount
+        self.trash: Final = trash
+        self.name: Final = name
+        self.durable = place.durable
+
+    def look(self, snapshot: str = "") -> tuple[Found | None, BlobState | None]:
+        opened = open_blob(self.place, self.name, snapshot)
+        if opened is None:
+            return None, None
+        self.own(opened[0].fd)
+        return opened
+
+    def record_for(self, seal: Seal, properties: BlobProperties) -> Record:
+        return Record(seal, name_hash(self.place.container, self.name), properties)
+
+    def sync_after(self, key: str, fd: int) -> None:
+        """Own a descriptor and have it fsynced after publishing."""
+        self.own(fd)
+        self.directory_fds.setdefault(f"{id(self.mount)}:{key}", fd)
+
+    def lock_key(self) -> str:
+        return self.place.lock_key(self.name)
+
+    def require_container(self) -> None:
+        """Nothing may be made in a container that is not there."""
+        fd = self.mount.open(self.place.directory, DIRECTORY)
+        if fd < 0:
+            raise BlobError(ErrorCode.CONTAINER_NOT_FOUND)
+        os.close(fd)
+
+    def mark_tagged(self, properties: BlobProperties) -> None:
+        """A marker that finding by tags starts from. It comes before the tags do; a stale one is harmless."""
+        if not properties.tags:
+            return
+        directory = self.place.private("tagged")
+        for fd in smallfile.make_directories(self.mount.containers_fd, directory):
+            self.staged_fds.append(self.own(fd))
+        path = f"{directory}/{blob_key(self.name)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            fd = self.own(os.open(path, flags, 0o600, dir_fd=self.mount.containers_fd))
+        except FileExistsError:
+            return
+        os.write(fd, self.name.encode("utf-8", "surrogateescape"))
+        self.staged_fds.append(fd)
+        self.staged_fds.append(self.own(os.open(directory, DIRECTORY, dir_fd=self.mount.containers_fd)))
+
+    def drop_blocks(self) -> None:
+        """Uncommitted blocks do not outlive a Put Blob, a commit or a delete (REST page "Put Block")."""
+        if os.access(self.place.private("blocks"), os.F_OK, dir_fd=self.mount.containers_fd):
+            self.trash.take(self.mount.containers_fd, self.place.private("blocks", blob_key(self.name)))
+
+    def forget(self, old: Found | None, old_state: BlobState | None) -> None:
+        """After the old version of a blob went: its record, and its block list unless a snapshot may share it."""
+        if old is None or old_state is None:
+            return
+        self.mount.records.clear(old.seal)
+        if old_state.properties.block_list.startswith("@") and not snapshot_ticks(self.place, self.name):
+            blocklists.remove(self.place, old_state.properties.block_list)
+
+
+class PutJob(_BlobJob):
+    """New content: the staged file gets its record, then its name."""
+
+    def __init__(
+        self, place: Place, trash: Trash, name: str, content: bytes | StagedFile, decide: DecideProperties,
+        blocks: Sequence[Block] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(place, trash, name)
+        self._content: Final = content
+        self._staged: StagedFile | None = None if isinstance(content, bytes) else content
+        self._decide: Final = decide
+        self._blocks: Final = blocks
+        self.needs_prepare = self._staged is not None and self.durable
+        self._old: Found | None = None
+        self._old_state: BlobState | None = None
+        self._result: BlobState | None = None
+
+    def prepare(self) -> None:
+        if self._staged is not None and self.durable:
+            self._staged.sync()
+
+    def stage(self) -> None:
+        self._old, self._old_state = self.look()
+        properties = self._decide(self._old_state)
+        if self._old_state is None:
+            self.require_container()
+        if self._blocks:
+            lists: list[int] = []
+            properties = replace(properties, block_list=blocklists.pack(self.place, self._blocks, lists))
+            self.staged_fds += [self.own(fd) for fd in lists]
+        if self._staged is None:
+            self._staged = StagedFile(self.mount)
+            assert isinstance(self._content, bytes)
+            self._staged.write(self._content)
+        self._seal_with(self._staged, properties)
+
+    def _seal_with(self, staged: StagedFile, properties: BlobProperties) -> None:
+        self.mark_tagged(properties)
+        mtime = self.mount.new_mtime_ns()
+        os.utime(staged.fd, ns=(mtime, mtime))
+        status = os.fstat(staged.fd)
+        record = self.record_for(Seal(status.st_ino, status.st_size, status.st_mtime_ns), properties)
+        self.staged_fds += [self.own(fd) for fd in self.mount.records.write(staged.fd, record)]
+        self.staged_fds.append(staged.fd)
+        self._record = record
+        lease = self._old_state.lease if self._old_state is not None else None
+        self._result = BlobState(self.name, status.st_size, properties, lease)
+
+    def publish(self) -> BlobState:
+        staged = self._staged
+        assert staged is not None
+        with self.mount.lock(self.lock_key()):
+            old, state = self.look()
+            if state != self._old_state:
+                self._decide_again(staged, state)
+            self._old = old
+            target = old.path if old is not None else self._target()
+            self._rename(staged, target)
+        self.mount.records.remember(self._record)
+        assert self._result is not None
+        return self._result
+
+    def _decide_again(self, staged: StagedFile, state: BlobState | None) -> None:
+        """Somebody changed the blob between the first look and the lock."""
+        self._old_state = state
+        block_list = self._record.properties.block_list
+        properties = replace(self._decide(state), block_list=block_list)
+        del self.staged_fds[:]
+        self.mount.records.clear(self._record.seal)
+        self._seal_with(staged, properties)
+        if self.durable:
+            for fd in self.staged_fds:
+                fsync(fd)
+
+    def _target(self) -> str:
+        found = files.find(self.place, self.name)
+        if isinstance(found, Found):
+            self.own(found.fd)
+        return found.path
+
+    def _rename(self, staged: StagedFile, target: str) -> None:
+        """Into place; parents that a concurrent delete pruned meanwhile are made again."""
+        for attempt in range(8):
+            changed: dict[str, int] = {}
+            parent_fd, last = files.open_parent(self.place, target, changed)
+            for path, fd in changed.items():
+                self.sync_after(path.rpartition("/")[0], fd)
+            self.sync_after(target.rpartition("/")[0], parent_fd)
+            try:
+                with translated("rename"):
+                    os.rename(staged.name, last, src_dir_fd=self.mount.staging_fd, dst_dir_fd=parent_fd)
+                staged.published()
+                return
+            except FileNotFoundError:
+                self.directory_fds.clear()
+                if attempt == 7:
+                    raise
+            except IsADirectoryError:
+                target = self.place.prefix + self.mount.encode_beside(self.name)
+
+    def cleanup(self) -> None:
+        self.drop_blocks()
+        self.forget(self._old, self._old_state)
+
+    def discard(self) -> None:
+        if self._staged is not None and self._result is not None:
+            self.mount.records.clear(self._record.seal)
+
+    def close(self) -> None:
+        super().close()
+        if self._staged is not None:
+            self._staged.discard()
+
+
+class UpdateJob(_BlobJob):
+    """New properties for the same content. A file that belongs to another user cannot get an mtime or an attribute
+    from us: it is then copied first, and the copy published like a put."""
+
+    def __init__(self, place: Place, trash: Trash, ref: BlobRef, decide: DecideProperties) -> None:
+        super().__init__(place, trash, ref.name)
+        self._snapshot: Final = ref.snapshot
+        self._decide: Final = decide
+        self._copy: StagedFile | None = None
+        self._copied: Seal | None = None
+        self._old_seal: Seal | None = None
+
+    def prepare(self) -> None:
+        if not self.needs_prepare:
+            return
+        found, _ = self.look(self._snapshot)
+        self._drop_copy()
+        if found is not None:
+            self._copy = StagedFile(self.mount)
+            self._copied = found.seal
+            self._copy.copy_from(found.fd, 0, found.seal.size)
+            if self.durable:
+                self._copy.sync()
+
+    def publish(self) -> BlobState:
+        with self.mount.lock(self.lock_key()):
+            found, state = self.look(self._snapshot)
+            properties = self._decide(state)
+            assert found is not None
+            assert state is not None  # decide refuses a missing blob
+            if properties == state.properties:
+                return state
+            self.mark_tagged(properties)
+            if self.durable:
+                for fd in self.staged_fds:
+                    fsync(fd)
+            self._old_seal = found.seal
+            if self._copy is not None:
+                self._publish_copy(self._copy, found, properties)
+            else:
+                self._publish_in_place(found, properties)
+            return replace(state, properties=properties)
+
+    def _publish_in_place(self, found: Found, properties: BlobProperties) -> None:
+        mtime = self.mount.new_mtime_ns()
+        if mtime == found.seal.mtime_ns:
+            mtime += self.mount.capabilities.mtime_granularity_ns
+        record = self.record_for(Seal(found.seal.inode, found.seal.size, mtime), properties)
+        try:
+            fds = [self.own(fd) for fd in self.mount.records.write(found.fd, record, keep=found.seal)]
+            if self.durable:
+                for fd in (*fds, found.fd):
+                    fsync(fd)
+            os.utime(found.fd, ns=(mtime, mtime))
+        except PermissionError:
+            self.needs_prepare = True
+            raise Again from None
+        self.directory_fds[f"inode:{found.seal.inode}"] = found.fd
+        self.mount.records.remember(record)
+
+    def _publish_copy(self, copy: StagedFile, found: Found, properties: BlobProperties) -> None:
+        if self._copied != found.seal:
+            raise Again
+        mtime = self.mount.new_mtime_ns()
+        os.utime(copy.fd, ns=(mtime, mtime))
+        status = os.fstat(copy.fd)
+        record = self.record_for(Seal(status.st_ino, status.st_size, status.st_mtime_ns), properties)
+        fds = [self.own(fd) for fd in self.mount.records.write(copy.fd, record)]
+        if self.durable:
+            for fd in (*fds, copy.fd):
+                fsync(fd)
+        parent_fd, last = files.open_parent(self.place, found.path, {})
+        self.sync_after(found.path.rpartition("/")[0], parent_fd)
+        with translated("rename"):
+            os.rename(copy.name, last, src_dir_fd=self.mount.staging_fd, dst_dir_fd=parent_fd)
+        copy.published()
+        self.mount.records.remember(record)
+
+    def cleanup(self) -> None:
+        if self._old_seal is not None:
+            self.mount.records.clear(self._old_seal)
+
+    def _drop_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.discard()
+            self._copy = None
+
+    def close(self) -> None:
+        super().close()
+        self._drop_copy()
+
+
+class DeleteJob(_BlobJob):
+    """Take a blob, a snapshot, or all snapshots of a blob away."""
+
+    def __init__(
+        self, place: Place, trash: Trash, ref: BlobRef, decide: Callable[[BlobState | None], DeleteScope]
+    ) -> None:
+        super().__init__(place, trash, ref.name)
+        self._snapshot: Final = ref.snapshot
+        self._decide: Final = decide
+        self._gone: tuple[Found, BlobState] | None = None
+
+    def publish(self) -> BlobState:
+        with self.mount.lock(self.lock_key()):
+            found, state = self.look(self._snapshot)
+            if state is not None and not self._snapshot:
+                state = replace(state, has_snapshots=bool(snapshot_ticks(self.place, self.name)))
+            scope = self._decide(state)
+            assert found is not None
+            assert state is not None  # decide refuses a missing blob
+            if scope is not DeleteScope.BLOB:
+                self._remove_snapshots()
+            if scope is not DeleteScope.SNAPSHOTS_ONLY:
+                self._remove(found)
+                self._gone = (found, state)
+            return state
+
+    def _remove_snapshots(self) -> None:
+        directory = self.place.private(_SNAPSHOT_DIRECTORY)
+        containers_fd = self.mount.containers_fd
+        if self.trash.take(containers_fd, f"{directory}/{blob_key(self.name)}"):
+            self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
+
+    def _remove(self, found: Found) -> None:
+        if not self._snapshot:
+            for fd in leasefiles.write(self.place, self.name, None) if self._has_lease() else []:
+                self.own(fd)
+        parent_fd, last = files.open_parent(self.place, found.path, {}) if not self._snapshot else self._parent(found)
+        self.sync_after(found.path.rpartition("/")[0], parent_fd)
+        with translated("unlink"):
+            os.unlink(last, dir_fd=parent_fd)
+        if not self._snapshot and found.path.count("/") > self.place.prefix.count("/"):
+            fd = files.prune(self.place, found.path)
+            if fd >= 0:
+                self.sync_after("pruned:" + found.path, fd)
+
+    def _has_lease(self) -> bool:
+        return leasefiles.read(self.place, self.name) is not None
+
+    def _parent(self, found: Found) -> tuple[int, str]:
+        parent, _, last = found.path.rpartition("/")
+        return self.mount.open(parent, DIRECTORY), last
+
+    def cleanup(self) -> None:
+        if self._gone is None:
+            return
+        self.forget(*self._gone)
+        if not self._snapshot:
+            self.drop_blocks()
+
+
+class SnapshotJob(_BlobJob):
+    """A copy that stays as it is. Rejected: a hard link, because another writer may change the file in place."""
+
+    needs_prepare = True
+
+    def __init__(
+        self, place: Place, trash: Trash, name: str, decide: Callable[[BlobState | None], BlobProperties], snapshot: str
+    ) -> None:
+        super().__init__(place, trash, name)
+        self._decide: Final = decide
+        self._id: Final = snapshot
+        self._staged: StagedFile | None = None
+        self._copied: Seal | None = None
+        self._state: BlobState | None = None
+
+    def prepare(self) -> None:
+        self._drop()
+        found, state = self.look()
+        self._decide(state)
+        assert found is not None
+        self._staged = StagedFile(self.mount)
+        self._copied, self._state = found.seal, state
+        self._staged.copy_from(found.fd, 0, found.seal.size)
+        if self.durable:
+            self._staged.sync()
+
+    def stage(self) -> None:
+        staged = self._staged
+        assert staged is not None
+        properties = self._decide(self._state)
+        mtime = self.mount.new_mtime_ns()
+        os.utime(staged.fd, ns=(mtime, mtime))
+        status = os.fstat(staged.fd)
+        record = self.record_for(Seal(status.st_ino, status.st_size, status.st_mtime_ns), properties)
+        self.staged_fds += [self.own(fd) for fd in self.mount.records.write(staged.fd, record)]
+        self.staged_fds.append(staged.fd)
+        self._result = BlobState(self.name, status.st_size, properties, None, self._id)
+
+    def publish(self) -> BlobState:
+        staged = self._staged
+        path = snapshot_path(self.place, self.name, self._id)
+        assert staged is not None
+        assert path is not None
+        with self.mount.lock(self.lock_key()):
+            found, state = self.look()
+            if found is None or found.seal != self._copied or state != self._state:
+                raise Again
+            directory = self.place.private(_SNAPSHOT_DIRECTORY, blob_key(self.name))
+            containers_fd = self.mount.containers_fd
+            for i, fd in enumerate(smallfile.make_directories(containers_fd, directory)):
+                self.sync_after(f"{directory}:{i}", fd)
+            with translated("rename"):
+                os.rename(
+                    staged.name, f"{directory}/{path.rpartition('/')[2]}",
+                    src_dir_fd=self.mount.staging_fd, dst_dir_fd=containers_fd,
+                )  # fmt: skip
+            staged.published()
+            self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
+        return self._result
+
+    def _drop(self) -> None:
+        if self._staged is not None:
+            self._staged.discard()
+            self._staged = None
+
+    def close(self) -> None:
+        super().close()
+        self._drop()
+
+
+class LeaseJob(_BlobJob):
+    """A new lease document for a blob; None removes it."""
+
+    def __init__(
+        self, place: Place, trash: Trash, name: str, decide: Callable[[BlobState | None], Lease | None]
+    ) -> None:
+        super().__init__(place, trash, name)
+        self._decide: Final = decide
+
+    def publish(self) -> BlobState:
+        with self.mount.lock(self.lock_key()):
+            _, state = self.look()
+            lease = self._decide(state)
+            assert state is not None  # decide refuses a missing blob
+            for i, fd in enumerate(leasefiles.write(self.place, self.name, lease)):
+                self.sync_after(f"lease:{self.place.container}:{self.name}:{i}", fd)
+            return replace(state, lease=lease)

@@ -1,0 +1,57 @@
+"""The committed block list of a blob: what Get Block List shows and what a later commit may take blocks from.
+
+A short list stands in the record itself (`id:size,id:size`); a long one is a file of its own in the container's private
+`blocklists/`, written before the blob is published, and the record holds `@` and the file's name.
+"""
+
+import os
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from dataplane.blobapi.model import Block
+from dataplane.store import smallfile
+from dataplane.store.errors import translated
+from dataplane.store.mount import DIRECTORY
+from dataplane.store.place import Place
+
+_INLINE_CHARS_MAX: Final = 800
+
+
+def pack(place: Place, blocks: Sequence[Block], to_sync: list[int]) -> str:
+    """What the record holds for a list. `to_sync` gets the descriptors to fsync and close. Raises StoreError."""
+    text = ",".join(f"{block.block_id}:{block.size}" for block in blocks)
+    if len(text) <= _INLINE_CHARS_MAX:
+        return text
+    directory_fd, directory = place.mount.containers_fd, place.private("blocklists")
+    name = secrets.token_hex(12)
+    to_sync += smallfile.make_directories(directory_fd, directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with translated("write block list"):
+        fd = os.open(f"{directory}/{name}", flags, 0o600, dir_fd=directory_fd)
+        to_sync.append(fd)
+        view = memoryview(text.encode())
+        while view:
+            view = view[os.write(fd, view) :]
+        to_sync.append(os.open(directory, DIRECTORY, dir_fd=directory_fd))
+    return f"@{name}"
+
+
+def unpack(place: Place, packed: str) -> tuple[Block, ...]:
+    """The blocks of a record's list; none for a blob that was not made of blocks or whose list is lost."""
+    if packed.startswith("@"):
+        data = smallfile.read(place.mount.containers_fd, place.private("blocklists", packed[1:]))
+        packed = data.decode() if data is not None else ""
+    if not packed:
+        return ()
+    pairs = (entry.rpartition(":") for entry in packed.split(","))
+    return tuple(Block(block_id, int(size)) for block_id, _, size in pairs)
+
+
+def remove(place: Place, packed: str) -> None:
+    """Remove the file of a list that no blob and no snapshot has any more."""
+    if packed.startswith("@"):
+        try:
+            os.unlink(place.private("blocklists", packed[1:]), dir_fd=place.mount.containers_fd)
+        except OSError:
+            return

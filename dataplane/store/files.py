@@ -1,0 +1,207 @@
+"""Finding a blob's file, reading its state, and making the place where it goes.
+
+A blob called `a/b` is the file `a/b`, or, while a directory has that path, the file beside it (names.py). It is in one
+place at a time: who writes it writes it where it is. When a blob's parent has to be a directory and a blob has that very
+name, that blob moves beside the coming directory first, under its own lock; a reader finds it in one place or the other
+at every moment, since the second link is made before the first goes.
+"""
+
+import errno
+import mimetypes
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.blobapi.etag import foreign_etag
+from dataplane.blobapi.model import BlobProperties
+from dataplane.store import names, records
+from dataplane.store.errors import NameNotStorable, StorageUnavailable, translated
+from dataplane.store.mount import DIRECTORY, Mount
+from dataplane.store.place import Place
+from dataplane.store.records import Seal
+from dataplane.store.recordstore import carried_metadata
+
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.EILSEQ,
+                            errno.EISDIR, errno.ENXIO, errno.EINVAL})  # fmt: skip
+_DIRECTORY_MODE: Final = 0o755
+
+
+@dataclass(slots=True)
+class Found:
+    """An open regular file that is a blob. Whoever has it closes `fd`."""
+
+    fd: int
+    path: str
+    seal: Seal
+
+
+@dataclass(slots=True)
+class Missing:
+    """There is no such blob; `path` is where it would be written."""
+
+    path: str
+
+
+def find(place: Place, name: str) -> Found | Missing:
+    """Open a blob's file for reading. Raises StoreError, or OSError EACCES as the mount says."""
+    mount = place.mount
+    path = place.prefix + mount.encode(name)
+    opened = open_regular(mount, path)
+    if not isinstance(opened, int):
+        return Found(opened[0], path, opened[1])
+    beside = place.prefix + mount.encode_beside(name)
+    second = open_regular(mount, beside)
+    if not isinstance(second, int):
+        return Found(second[0], beside, second[1])
+    return Missing(beside if opened == errno.EISDIR else path)
+
+
+def open_regular(mount: Mount, path: str) -> tuple[int, Seal] | int:
+    """(descriptor, seal) of a regular file, else the errno why it is none: EISDIR for a directory, ENOENT and others.
+
+    O_NONBLOCK keeps a FIFO from hanging us; devices and sockets are refused by their type (a blob is a regular file).
+    """
+    fd = mount.open(path)
+    if fd < 0:
+        if -fd in _ABSENT:
+            return -fd
+        with translated("open"):
+            raise OSError(-fd, os.strerror(-fd))
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode):
+        return fd, Seal(status.st_ino, status.st_size, status.st_mtime_ns)
+    os.close(fd)
+    return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENOENT
+
+
+def properties(place: Place, name: str, found: Found) -> BlobProperties:
+    """The properties of an open blob: of its record, or derived for a file that another writer made or changed."""
+    store = place.mount.records
+    recorded = store.read(found.fd, found.seal)
+    if recorded is not None:
+        return recorded
+    hashed = records.name_hash(place.container, name)
+    return carried_metadata(foreign_properties(name, found.seal), store.last_before_change(found.fd, found.seal, hashed))
+
+
+def foreign_properties(name: str, seal: Seal) -> BlobProperties:
+    """What can be said of a file without a record: an ETag from its stat, a type from its name, no MD5."""
+    seconds = seal.mtime_ns // 1_000_000_000
+    return BlobProperties(
+        etag=foreign_etag(seal.inode, seal.size, seal.mtime_ns),
+        last_modified=seconds,
+        created=seconds,
+        content_type=guessed_type(name.rpartition("/")[2].rpartition(".")[2].lower()),
+        foreign=True,
+    )
+
+
+@lru_cache(maxsize=4096)
+def guessed_type(suffix: str) -> str:
+    """The content type for a file name's suffix."""
+    return mimetypes.guess_type(f"x.{suffix}")[0] or DEFAULT_CONTENT_TYPE
+
+
+def open_parent(place: Place, path: str, changed: dict[str, int]) -> tuple[int, str]:
+    """(descriptor, last component) of the directory that `path` is in, made if need be; the descriptor is the caller's.
+
+    `changed` gets descriptors of directories that got a new entry. Never makes the container itself: without it raises
+    BlobError ContainerNotFound.
+    """
+    parent, _, last = path.rpartition("/")
+    if not parent:
+        return os.dup(place.mount.root_fd), last
+    fd = place.mount.open(parent, DIRECTORY)
+    if fd >= 0:
+        return fd, last
+    if -fd not in (errno.ENOENT, errno.ENOTDIR):
+        raise _unusable(-fd)
+    return _make_parents(place, parent, changed), last
+
+
+def _make_parents(place: Place, parent: str, changed: dict[str, int]) -> int:
+    at = place.mount.open(place.directory, DIRECTORY)
+    if at < 0:
+        raise BlobError(ErrorCode.CONTAINER_NOT_FOUND)
+    path = place.prefix.rstrip("/")
+    with translated("mkdir"):
+        for component in parent[len(place.prefix) :].split("/"):
+            path = f"{path}/{component}" if path else component
+            deeper = place.mount.open(path, DIRECTORY)
+            if deeper < 0 and -deeper == errno.ENOTDIR:
+                _move_beside(place, path, at, component)
+                deeper = -errno.ENOENT
+            if deeper < 0 and -deeper == errno.ENOENT:
+                _mkdir(component, at)
+                if path not in changed:
+                    changed[path] = os.dup(at)
+                deeper = place.mount.open(path, DIRECTORY)
+            os.close(at)
+            if deeper < 0:
+                raise _unusable(-deeper)
+            at = deeper
+    return at
+
+
+def _mkdir(component: str, at: int) -> None:
+    try:
+        os.mkdir(component, _DIRECTORY_MODE, dir_fd=at)
+    except FileExistsError:
+        return
+
+
+def _move_beside(place: Place, path: str, at: int, component: str) -> None:
+    """A blob is where a directory has to be: give it its other path. `at` is the directory that holds it."""
+    name = names.decode(path[len(place.prefix) :], place.mount.capabilities.refused_characters)
+    if name is None:
+        raise _unusable(errno.ENOTDIR)
+    with place.mount.lock(place.lock_key(name)):
+        opened = open_regular(place.mount, path)
+        if isinstance(opened, int):
+            return  # somebody else moved or deleted it
+        os.close(opened[0])
+        beside = (place.prefix + place.mount.encode_beside(name)).rpartition("/")
+        parent_fd, last = open_parent(place, f"{beside[0]}/{beside[2]}" if beside[0] else beside[2], {})
+        temporary = secrets.token_hex(12)
+        staging = place.mount.staging_fd
+        try:
+            os.link(component, temporary, src_dir_fd=at, dst_dir_fd=staging, follow_symlinks=False)
+            os.rename(temporary, last, src_dir_fd=staging, dst_dir_fd=parent_fd)
+            if place.durable:
+                os.fsync(parent_fd)
+            os.unlink(component, dir_fd=at)
+        finally:
+            os.close(parent_fd)
+
+
+def _unusable(code: int) -> Exception:
+    """A symbolic link or a special file stands in the way, or the mount does not take the name."""
+    if code in (errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP, errno.EXDEV, errno.ENOTDIR, errno.EINVAL):
+        return NameNotStorable("open directory")
+    return StorageUnavailable("open directory", OSError(code, os.strerror(code)))
+
+
+def prune(place: Place, path: str) -> int:
+    """After a file went: remove the directories that it leaves empty, up to the container. Returns a descriptor of the
+    directory that lost an entry last (the caller's), to fsync. A name in a flat namespace leaves nothing behind."""
+    mount = place.mount
+    parent = path.rpartition("/")[0]
+    floor = place.prefix.rstrip("/")
+    while parent and parent != floor:
+        upper, _, component = parent.rpartition("/")
+        fd = mount.open(upper or ".", DIRECTORY)
+        if fd < 0:
+            break
+        try:
+            os.rmdir(component, dir_fd=fd)
+        except OSError:
+            os.close(fd)
+            break
+        os.close(fd)
+        parent = upper
+    return mount.open(parent or ".", DIRECTORY)

@@ -1,0 +1,288 @@
+"""The store of one account: what the server and the tools call.
+
+Reads are plain calls. Writes are Jobs: hand them to a GroupCommitter, or to `run` where one at a time will do.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.blobapi.model import BlobState, Block, ContainerProperties, ContainerState, Lease
+from dataplane.blobapi.uri import check_container_name
+from dataplane.store import blobs, blocks, commit, containers, listing, smallfile
+from dataplane.store.blobs import BlobRef, DecideProperties, DeleteScope, OpenBlob
+from dataplane.store.blocks import CommitJob, PutBlockJob
+from dataplane.store.commit import Job
+from dataplane.store.documents import DocumentJob
+from dataplane.store.index import DirectoryIndex
+from dataplane.store.listing import ListItem, ListPage
+from dataplane.store.mount import Mount, RecordsOption
+from dataplane.store.place import Place
+from dataplane.store.staging import StagedFile
+from dataplane.store.trash import Trash, list_names
+
+T = TypeVar("T")
+
+_SERVICE_DOCUMENT: Final = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class MappedDirectory:
+    """A container that is an existing directory elsewhere."""
+
+    container: str
+    path: str
+    read_only: bool = False
+    durable: bool = True
+
+
+@dataclass(slots=True)
+class _Tree:
+    """A mount with what is remembered of it."""
+
+    mount: Mount
+    index: DirectoryIndex
+    trash: Trash | None
+
+
+class Store:
+    """One account's containers: the directories of `root`, and directories mapped in from elsewhere."""
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        records: RecordsOption = "auto",
+        durable: bool = True,
+        mapped: Sequence[MappedDirectory] = (),
+        relaxed_containers: Iterable[str] = (),
+    ) -> None:
+        """Raises OSError when a directory is missing or not writable, FormatTooNew."""
+        self._durable: Final = durable
+        self._relaxed: Final = frozenset(relaxed_containers)
+        self._main = _open_tree(root, records, read_only=False)
+        self._mapped: Final[Mapping[str, tuple[_Tree, MappedDirectory]]] = {
+            each.container: (_open_tree(each.path, records, each.read_only), each) for each in mapped
+        }
+
+    # --- the service -------------------------------------------------------------------------------------------
+
+    @property
+    def mount(self) -> Mount:
+        """The mount of the account's root."""
+        return self._main.mount
+
+    def local(self) -> bool:
+        """Whether metadata calls are short enough for an event loop."""
+        return self._main.mount.capabilities.local and all(
+            tree.mount.read_only or tree.mount.capabilities.local for tree, _ in self._mapped.values()
+        )
+
+    def service_properties(self) -> bytes | None:
+        """The stored service properties document, None when they were never set."""
+        return smallfile.read(self._main.mount.private_fd, _SERVICE_DOCUMENT)
+
+    def set_service_properties(self, data: bytes) -> Job[None]:
+        """Replace the service properties document."""
+        return DocumentJob(self._main.mount, _SERVICE_DOCUMENT, data, self._durable)
+
+    # --- containers --------------------------------------------------------------------------------------------
+
+    def container(self, name: str) -> ContainerState | None:
+        """A container, None when it does not exist."""
+        tree_place = self._place(name)
+        return containers.read(tree_place[1]) if tree_place is not None else None
+
+    def list_containers(self, prefix: str, marker: str, limit: int) -> tuple[list[ContainerState], str]:
+        """Containers in order of their names from `marker` on (inclusive), and the next marker ("" at the end)."""
+        with os.scandir(self._main.mount.root_fd) as entries:
+            names = {e.name for e in entries if e.is_dir(follow_symlinks=False) and _is_container_name(e.name)}
+        wanted = sorted(n for n in names | self._mapped.keys() if n.startswith(prefix) and n >= marker)
+        found: list[ContainerState] = []
+        for name in wanted:
+            if len(found) >= limit:
+                return found, name
+            state = self.container(name)
+            if state is not None:
+                found.append(state)
+        return found, ""
+
+    def create_container(self, name: str, properties: ContainerProperties) -> Job[bool]:
+        """Create a container. The job's result is False when it exists."""
+        tree, place = self._require(name)
+        return containers.CreateJob(place, _trash(tree), properties)
+
+    def update_container(
+        self, name: str, decide: Callable[[ContainerState | None], ContainerProperties]
+    ) -> Job[ContainerState]:
+        """Replace a container's properties, metadata, policies or lease."""
+        tree, place = self._require(name)
+        return containers.UpdateContainerJob(place, _trash(tree), decide)
+
+    def delete_container(self, name: str, decide: Callable[[ContainerState | None], None]) -> Job[None]:
+        """Delete a container and all that is in it."""
+        tree, place = self._require(name)
+        return containers.DeleteContainerJob(place, _trash(tree), decide)
+
+    # --- blobs -------------------------------------------------------------------------------------------------
+
+    def open_blob(self, ref: BlobRef) -> OpenBlob | None:
+        """Open a blob for reading. None when it, or its container, does not exist. Raises StoreError."""
+        tree_place = self._place(ref.container)
+        if tree_place is None:
+            return None
+        opened = blobs.open_blob(tree_place[1], ref.name, ref.snapshot)
+        return None if opened is None else OpenBlob(opened[0].fd, opened[1])
+
+    def stat_blob(self, ref: BlobRef) -> BlobState | None:
+        """A blob's state. None when it, or its container, does not exist. Raises StoreError."""
+        opened = self.open_blob(ref)
+        if opened is None:
+            return None
+        opened.close()
+        return opened.state
+
+    def stage(self, container: str) -> StagedFile:
+        """A file to write a blob's or a block's bytes to, on the container's mount. Raises StoreError."""
+        return StagedFile(self._require(container)[1].mount)
+
+    def put(
+        self, ref: BlobRef, content: bytes | StagedFile, decide: DecideProperties, block_list: Sequence[Block] = ()
+    ) -> Job[BlobState]:
+        """Replace or create a blob. The job owns a StagedFile from here on."""
+        tree, place = self._require(ref.container)
+        return blobs.PutJob(place, _trash(tree), ref.name, content, decide, block_list)
+
+    def update(self, ref: BlobRef, decide: DecideProperties) -> Job[BlobState]:
+        """New properties for a blob or a snapshot; the content stays."""
+        tree, place = self._require(ref.container)
+        return blobs.UpdateJob(place, _trash(tree), ref, decide)
+
+    def delete(self, ref: BlobRef, decide: Callable[[BlobState | None], DeleteScope]) -> Job[BlobState]:
+        """Delete a blob, its snapshots, or one snapshot. The state that `decide` sees tells whether it has snapshots."""
+        tree, place = self._require(ref.container)
+        return blobs.DeleteJob(place, _trash(tree), ref, decide)
+
+    def snapshot(self, ref: BlobRef, decide: DecideProperties, snapshot_id: str) -> Job[BlobState]:
+        """Make a snapshot; `decide` returns the snapshot's properties."""
+        tree, place = self._require(ref.container)
+        return blobs.SnapshotJob(place, _trash(tree), ref.name, decide, snapshot_id)
+
+    def set_lease(self, ref: BlobRef, decide: Callable[[BlobState | None], Lease | None]) -> Job[BlobState]:
+        """Change a blob's lease; None removes it."""
+        tree, place = self._require(ref.container)
+        return blobs.LeaseJob(place, _trash(tree), ref.name, decide)
+
+    # --- blocks ------------------------------------------------------------------------------------------------
+
+    def put_block(
+        self, ref: BlobRef, block_id: str, content: bytes | StagedFile, decide: Callable[[BlobState | None], None]
+    ) -> Job[BlobState]:
+        """Add an uncommitted block. Raises BlobError InvalidBlobOrBlock when the ids differ in length."""
+        tree, place = self._require(ref.container)
+        return PutBlockJob(place, _trash(tree), ref.name, block_id, content, decide)
+
+    def block_list(self, ref: BlobRef) -> tuple[tuple[Block, ...], tuple[Block, ...]] | None:
+        """(committed, uncommitted) blocks; None when there is neither a blob nor a block of it."""
+        tree_place = self._place(ref.container)
+        return None if tree_place is None else blocks.block_list(tree_place[1], ref.name, ref.snapshot)
+
+    def commit_blocks(
+        self, ref: BlobRef, entries: Sequence[tuple[str, str]], decide: DecideProperties
+    ) -> Job[BlobState]:
+        """Make the blob of these blocks: (Committed | Uncommitted | Latest, id) in order. Raises InvalidBlockList."""
+        tree, place = self._require(ref.container)
+        return CommitJob(place, _trash(tree), ref.name, entries, decide)
+
+    # --- listings ----------------------------------------------------------------------------------------------
+
+    def list_blobs(
+        self, container: str, *, prefix: str, delimiter: str, start: str, limit: int,
+        snapshots: bool = False, uncommitted: bool = False,
+    ) -> ListPage:  # fmt: skip
+        """One page of a container's blobs in order of their names, from `start` on (inclusive).
+
+        A group of names that have the delimiter after the prefix counts as one result. Snapshots come before their blob,
+        oldest first, and are never split over pages, so a page may hold more than `limit` items.
+        """
+        tree, place = self._require(container)
+        return listing.list_blobs(
+            place, tree.index, prefix=prefix, delimiter=delimiter, start=start, limit=limit,
+            snapshots=snapshots, uncommitted=uncommitted,
+        )  # fmt: skip
+
+    def tagged_blobs(self, container: str | None) -> Iterator[tuple[str, BlobState]]:
+        """(container, blob) for every blob that has tags, in order; of one container or of all."""
+        names = [container] if container is not None else [c.name for c in self.list_containers("", "", 1 << 30)[0]]
+        for name in names:
+            tree_place = self._place(name)
+            if tree_place is None or tree_place[1].mount.read_only:
+                continue
+            place = tree_place[1]
+            for blob in _tagged_names(place):
+                state = self.stat_blob(BlobRef(name, blob))
+                if state is not None and state.properties.tags:
+                    yield name, state
+
+    def run(self, job: Job[T]) -> T:
+        """Execute one job now; durable when it returns."""
+        return commit.run(job)
+
+    def close(self) -> None:
+        """Stop the store's own threads."""
+        for tree in (self._main, *(tree for tree, _ in self._mapped.values())):
+            if tree.trash is not None:
+                tree.trash.stop()
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _place(self, container: str) -> tuple[_Tree, Place] | None:
+        found = self._mapped.get(container)
+        if found is not None:
+            tree, mapped = found
+            return tree, Place(container, tree.mount, "", mapped.durable and self._durable, mapped.read_only)
+        if not _is_container_name(container):
+            return None
+        durable = self._durable and container not in self._relaxed
+        return self._main, Place(container, self._main.mount, f"{container}/", durable, False)
+
+    def _require(self, container: str) -> tuple[_Tree, Place]:
+        found = self._place(container)
+        if found is None:
+            check_container_name(container)
+            raise BlobError(ErrorCode.CONTAINER_NOT_FOUND)
+        return found
+
+
+def _open_tree(path: str, records: RecordsOption, read_only: bool) -> _Tree:
+    mount = Mount(path, records, read_only)
+    return _Tree(mount, DirectoryIndex(mount), None if read_only else Trash(mount))
+
+
+def _trash(tree: _Tree) -> Trash:
+    if tree.trash is None:
+        raise BlobError(ErrorCode.AUTHORIZATION_FAILURE, message="This container is read-only.")
+    return tree.trash
+
+
+def _is_container_name(name: str) -> bool:
+    try:
+        check_container_name(name)
+    except BlobError:
+        return False
+    return True
+
+
+def _tagged_names(place: Place) -> list[str]:
+    directory = place.private("tagged")
+    names = []
+    for key in list_names(place.mount.containers_fd, directory):
+        data = smallfile.read(place.mount.containers_fd, f"{directory}/{key}")
+        if data:
+            names.append(data.decode("utf-8", "surrogateescape"))
+    return sorted(names)
+
+
+__all__ = ["BlobRef", "DeleteScope", "Job", "ListItem", "ListPage", "MappedDirectory", "OpenBlob", "StagedFile", "Store"]

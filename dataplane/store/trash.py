@@ -1,0 +1,87 @@
+"""Deleting what is large: moved aside at once by a rename, removed by a thread of its own afterwards.
+
+What a crash leaves in `.blobedge/trash` is removed at the next start. Staged files and blocks of uploads that nobody
+finished go the same way once they are old enough (`sweep`).
+"""
+
+import os
+import queue
+import secrets
+import shutil
+import threading
+import time
+from contextlib import suppress
+from typing import Final
+
+from dataplane.store.errors import translated
+from dataplane.store.mount import DIRECTORY, Mount
+
+STAGING_SECONDS_MAX: Final = 24 * 3600  # no upload of one request takes longer
+
+
+class Trash:
+    """The trash of one mount."""
+
+    def __init__(self, mount: Mount) -> None:
+        self._mount = mount
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="trash", daemon=True)
+        self._thread.start()
+
+    def take(self, directory_fd: int, path: str) -> bool:
+        """Move a file or directory into the trash. False when it was not there. Raises StoreError."""
+        name = secrets.token_hex(12)
+        with translated("delete"):
+            try:
+                os.rename(path, name, src_dir_fd=directory_fd, dst_dir_fd=self._mount.trash_fd)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        self._queue.put(name)
+        return True
+
+    def stop(self) -> None:
+        """End the thread; what is left is removed at the next start."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def sweep(self, now: float) -> None:
+        """Queue what an earlier run left in the trash, and remove abandoned staged files. `now` in seconds."""
+        for name in os.listdir(self._mount.trash_fd):
+            self._queue.put(name)
+        with os.scandir(self._mount.staging_fd) as entries:
+            old = [e.name for e in entries if now - _modified(e) > STAGING_SECONDS_MAX]
+        for name in old:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._mount.staging_fd)
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            self.sweep(time.time())
+        while (name := self._queue.get()) is not None:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        with suppress(OSError):
+            if os.stat(name, dir_fd=self._mount.trash_fd, follow_symlinks=False).st_mode & 0o170000 == 0o040000:
+                shutil.rmtree(name, dir_fd=self._mount.trash_fd)
+            else:
+                os.unlink(name, dir_fd=self._mount.trash_fd)
+
+
+def _modified(entry: "os.DirEntry[str]") -> float:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return time.time()
+
+
+def list_names(directory_fd: int, path: str) -> list[str]:
+    """The entries of a private directory, none when it does not exist."""
+    try:
+        fd = os.open(path, DIRECTORY, dir_fd=directory_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
