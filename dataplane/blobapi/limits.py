@@ -109,3 +109,10 @@ tls_slice_bytes_max: Final = 256 * KIB
 # --- writes on their way (ours) ---
 commits_in_flight_max: Final = 4096  # jobs of one account that a worker has handed to its committer
 small_body_bytes_max: Final = 128 * KIB  # a blob or block up to here is kept in memory until its group is committed
+hash_inline_bytes_max: Final = 32 * KIB  # hashed on the event loop; more goes to a thread
+
+# --- what older versions allow (REST pages "Put Blob", "Put Block", remarks) ---
+put_blob_bytes_max_before_2019_12_12: Final = 256 * MIB
+put_blob_bytes_max_before_2016_05_31: Final = 64 * MIB
+block_bytes_max_before_2019_12_12: Final = 100 * MIB
+block_bytes_max_before_2016_05_31: Final = 4 * MIB

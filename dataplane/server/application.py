@@ -293,7 +293,7 @@ def _check_supported(request: Request, spec: OperationSpec) -> None:
 
 
 def _unknown_account(request: Request) -> BlobError:
-    """An account that is not served here: with a credential it is one that does not fit, without one nothing is there."""
+    """An account that is not served here: a credential does not fit it, and without one there is nothing."""
     if request.header("authorization") is not None or "sig" in request.query:
         return BlobError(ErrorCode.AUTHENTICATION_FAILED)
     return BlobError(ErrorCode.RESOURCE_NOT_FOUND)
