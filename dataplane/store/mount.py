@@ -45,21 +45,29 @@ class Mount:
         self.root_fd: Final = os.open(path, DIRECTORY)
         self.read_only: Final = read_only
         self._local = threading.local()
+        self._fds = [self.root_fd]
         if read_only:
             self.capabilities = Capabilities("", False, True, False, 1, "")
             self.records = RecordStore(self.root_fd, "xattr", cacheable=False)
             return
         _make_private(self.root_fd)
-        self.private_fd: Final = os.open(PRIVATE, DIRECTORY | os.O_NOFOLLOW, dir_fd=self.root_fd)
+        self.private_fd: Final = self._own(os.open(PRIVATE, DIRECTORY | os.O_NOFOLLOW, dir_fd=self.root_fd))
         _check_format(self.private_fd)
-        self.staging_fd: Final = os.open("staging", DIRECTORY, dir_fd=self.private_fd)
-        self.containers_fd: Final = os.open("containers", DIRECTORY, dir_fd=self.private_fd)
-        self.trash_fd: Final = os.open("trash", DIRECTORY, dir_fd=self.private_fd)
-        self.index_fd: Final = os.open("index", DIRECTORY, dir_fd=self.private_fd)
+        self.staging_fd, records_fd, self.containers_fd, self.trash_fd, self.index_fd = (
+            self._own(os.open(name, DIRECTORY, dir_fd=self.private_fd)) for name in _DIRS
+        )
         self.capabilities = probe(self.staging_fd)
-        records_fd = os.open("records", DIRECTORY, dir_fd=self.private_fd)
         backend = self.capabilities.backend if records == "auto" else records
         self.records = RecordStore(records_fd, backend, self.capabilities.mtime_granularity_ns == 1)
+
+    def _own(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+    def close(self) -> None:
+        """Close every descriptor. No call may be under way or come after."""
+        while self._fds:
+            os.close(self._fds.pop())
 
     def open(self, path: str, flags: int = READ) -> int:
         """Open below the tree. The descriptor, or minus the errno (ENOENT, ENOTDIR, ELOOP, EXDEV, EISDIR, ...)."""
@@ -112,7 +120,7 @@ class Mount:
         """A descriptor of this thread's own: such locks hold between descriptors, not between their users."""
         fd: int | None = getattr(self._local, "fd", None)
         if fd is None:
-            fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.private_fd)
+            fd = self._own(os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.private_fd))
             self._local.fd = fd
         return fd
 

@@ -231,10 +231,11 @@ class Store:
         return commit.run(job)
 
     def close(self) -> None:
-        """Stop the store's own threads."""
+        """Stop the store's own threads and close its descriptors."""
         for tree in (self._main, *(tree for tree, _ in self._mapped.values())):
             if tree.trash is not None:
                 tree.trash.stop()
+            tree.mount.close()
 
     # --- inside ------------------------------------------------------------------------------------------------
 
