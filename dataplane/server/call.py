@@ -130,3 +130,5 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Response]]
+#: A handler for what can be answered at once; None when it cannot, then nothing has happened yet.
+SyncHandler = Callable[[Call], Response | None]

@@ -3,11 +3,11 @@
 Clock and chance are members, so that a test can put its own there; nothing below reads the system's.
 """
 
-import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from random import Random, SystemRandom
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from dataplane.blobapi.authorization import AccountKeys, SasCache
@@ -37,6 +37,8 @@ class Committer(Protocol):
 
     async def submit(self, job: "Job[T]") -> T: ...
 
+    def stop(self) -> None: ...
+
 
 @dataclass(slots=True)
 class Account:
@@ -62,7 +64,7 @@ class Node:
     accounts: Mapping[str, Account]
     pool: Pool
     clock: Callable[[], int] = time.time_ns
-    random: random.Random = field(default_factory=random.SystemRandom)
+    random: Random = field(default_factory=SystemRandom)
     sas_cache: SasCache = field(default_factory=SasCache)
     slot: "Slot | None" = None
     access_log: "AccessLog | None" = None
