@@ -1,0 +1,164 @@
+"""The `blobedge` command.
+
+Standard output is for what scripts read (ready lines, answers), standard error for people. A mistake of the operator,
+on the command line, in the configuration or on the machine, is one line each and exit code 78, never a traceback: a
+traceback means a bug.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import metadata
+from typing import Annotated, Final, NoReturn
+
+import trio
+import typer
+
+from agent import config_reference, config_show, quickstart
+from agent.config import Config
+from agent.config_load import load
+from agent.flags import Flags
+from agent.problems import EXIT_CONFIG, OperatorError, Problem
+from agent.supervision.plan import Plan, plan
+from agent.supervision.supervisor import Announce, announce_ready, supervise
+
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
+
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+app = typer.Typer(
+    help="A local Azure Blob Storage endpoint over plain files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Check and show configuration files.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="TOML configuration file.")]
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="Directory of the account's data.")] = None,
+    listen: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="http://HOST:PORT or https://HOST:PORT; repeatable.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(metavar="NAME", help="The account that the flags are about.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="BASE64", help="Its key. Other users of this machine can see it in ps.")
+    ] = None,
+    key_file: Annotated[str | None, typer.Option(metavar="FILE", help="A file with its key.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes; one per core by default.")] = None,
+    durability: Annotated[str | None, typer.Option(metavar="strict|relaxed", help="When a write is answered.")] = None,
+    records: Annotated[
+        str | None, typer.Option(metavar="auto|xattr|sidecar", help="Where ETags and metadata are kept.")
+    ] = None,
+    tls_cert: Annotated[str | None, typer.Option(metavar="FILE", help="Certificate chain, PEM.")] = None,
+    tls_key: Annotated[str | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
+) -> None:
+    """Serve blobs until SIGTERM. Flags override the configuration file."""
+    flags = Flags(
+        root=root,
+        listen=listen or (),
+        account=account,
+        key=key,
+        key_file=key_file,
+        workers=workers,
+        durability=durability,
+        records=records,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+    )
+    _run(load(config, flags), announce_ready)
+
+
+@app.command("quickstart", hidden=True)
+def quickstart_command(
+    root: Annotated[str, typer.Option(metavar="DIR")],
+    port: Annotated[int, typer.Option(metavar="PORT")] = quickstart.DEFAULT_PORT,
+    workers: Annotated[int | None, typer.Option(metavar="N")] = None,
+) -> None:
+    """Serve the development account on the loopback and print how to use it (tools/quickstart)."""
+    prepared = quickstart.prepare(root, port, workers)
+    _run(load(None, prepared.flags), prepared.announce)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(f"blobedge {metadata.version('blobedge')}")
+
+
+@config_app.command()
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE")],
+    files: Annotated[
+        bool, typer.Option(help="Look at the directories, certificates and key files that it names.")
+    ] = True,
+) -> None:
+    """Report every mistake with its line; exit 0 when there is none, 78 otherwise."""
+    print(config_show.summary(load(file, files=files)))
+
+
+@config_app.command()
+def show(file: Annotated[str, typer.Argument(metavar="FILE")]) -> None:
+    """Print the whole configuration with every default, as TOML, keys left out."""
+    print(config_show.document(load(file, files=False)), end="")
+
+
+@config_app.command()
+def example() -> None:
+    """Print a sample configuration that explains every key."""
+    print(config_reference.example(), end="")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; exits with its code."""
+    sys.exit(_exit_code(partial(app, arguments, prog_name="blobedge", standalone_mode=False)))
+
+
+def _exit_code(command: Callable[[], object]) -> int:
+    if not __debug__:
+        return _complain("blobedge: python -O leaves out the checks that protect the data: run it without -O")
+    try:
+        code = command()
+        return code if isinstance(code, int) else 0
+    except OperatorError as error:
+        return _complain(*(_line(problem) for problem in error.problems))
+    except typer.TyperException as error:  # a usage error: unknown flag, not a number
+        return _complain(f"blobedge: {_message(error)} (blobedge --help)")
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+
+
+def _message(error: typer.TyperException) -> str:
+    formatted = getattr(error, "format_message", None)
+    return str(formatted() if formatted is not None else error)
+
+
+def _line(problem: Problem) -> str:
+    """`FILE:LINE: text` as compilers write it, so that editors jump there; anything else names this program."""
+    in_file = problem.where and not problem.where.startswith("--")
+    return str(problem) if in_file else f"blobedge: {problem}"
+
+
+def _complain(*lines: str) -> int:
+    for line in lines:
+        print(line, file=sys.stderr)
+    return EXIT_CONFIG
+
+
+def _run(config: Config, announce: Announce) -> NoReturn:
+    """Supervise until the end; never returns."""
+    logging.basicConfig(level=config.log.level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    raise typer.Exit(trio.run(supervise, _plan(config), announce))
+
+
+def _plan(config: Config) -> Plan:
+    try:
+        return plan(config)
+    except (OSError, ValueError) as error:  # a key file that was there at the check a moment ago
+        raise OperatorError(f"cannot read a key file: {error}") from None

@@ -1,0 +1,235 @@
+"""The configuration file: what an operator may say, one pydantic model per table.
+
+The models are the reference: docs/configuration.md and config/blobedge.toml are generated from their fields
+(config_reference.py), and a test compares. They check what one value alone can tell; what needs two values, or a look
+at the file system, is in config_rules.py. Strict everywhere: TOML has types, and a port written as "10000" is a
+mistake that the operator wants to hear of.
+"""
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from agent.listen import parse_listen
+from dataplane.blobapi import limits
+from dataplane.blobapi.errors import BlobError
+from dataplane.blobapi.uri import check_container_name
+
+DEFAULT_LISTEN: Final = "http://127.0.0.1:10000"
+DEFAULT_HOST_SUFFIX: Final = "blob.core.windows.net"
+WORKERS_MAX: Final = 256
+KEYS_BYTES_MIN: Final = 16
+
+_ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}\Z")
+_HOST: Final = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\Z"
+)
+
+
+def check_account_name(name: str) -> str:
+    """REST page "Naming and referencing containers", storage account names: 3 to 24 of a-z and 0-9."""
+    if not _ACCOUNT.match(name):
+        raise ValueError("an account name is 3 to 24 lower-case letters and digits")
+    return name
+
+
+def check_key(key: str) -> str:
+    """An account key is base64; Azure's decode to 64 bytes, shorter ones are accepted down to 128 bits."""
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):
+        raise ValueError("the key is not base64: copy it whole, with the = at its end") from None
+    if size < KEYS_BYTES_MIN:
+        raise ValueError(f"the key has {size} bytes, at least {KEYS_BYTES_MIN} are needed: openssl rand -base64 64")
+    return key
+
+
+def _container_name(name: str) -> str:
+    try:
+        check_container_name(name)
+    except BlobError:
+        raise ValueError("a container name is 3 to 63 of a-z, 0-9 and single dashes, or $root, $web") from None
+    return name
+
+
+def _listen(text: str) -> str:
+    parse_listen(text)
+    return text
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"{path!r} is not an absolute path: start it with /")
+    return os.path.normpath(path)
+
+
+def _host(name: str) -> str:
+    if not _HOST.match(name):
+        raise ValueError(f"{name!r} is not a host name: lower case, no scheme, no port, no leading dot")
+    return name
+
+
+def _copy_host(name: str) -> str:
+    if ":" in name:  # an IPv6 address
+        return name
+    _host(name.removeprefix("*."))
+    return name
+
+
+def _text(check: Callable[[str], str]) -> AfterValidator:
+    return AfterValidator(check)
+
+
+AbsolutePath = Annotated[str, _text(_absolute)]
+HostName = Annotated[str, _text(_host)]
+Key = Annotated[str, _text(check_key)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Durability = Literal["strict", "relaxed"]
+
+
+class Table(BaseModel):
+    """A TOML table: no unknown keys, no guessed types, unchangeable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class Container(Table):
+    """A container that is elsewhere, is read-only, or has its own durability."""
+
+    name: Annotated[str, _text(_container_name)] = Field(description="Name of the container, as clients see it.")
+    path: AbsolutePath | None = Field(
+        default=None,
+        description="An existing directory, on any mount, that is this container. Without it: the usual place, "
+        "a directory of this name in the account's root.",
+    )
+    read_only: bool = Field(default=False, description="Refuse every write to this container.")
+    durability: Durability | None = Field(default=None, description="As for the account, for this container alone.")
+
+
+class Account(Table):
+    """A storage account and where its data is."""
+
+    name: Annotated[str, _text(check_account_name)] = Field(description="Name of the account, as clients see it.")
+    root: AbsolutePath = Field(
+        description="The existing directory that holds the account: one directory for each container. Each account "
+        "needs its own; it may be a mount."
+    )
+    key1: Key | None = Field(
+        default=None, description="First account key, base64. Make one: `openssl rand -base64 64 -A`."
+    )
+    key1_file: AbsolutePath | None = Field(default=None, description="A file with the first key, instead of `key1`.")
+    key2: Key | None = Field(default=None, description="Second key, so that keys can be changed without an outage.")
+    key2_file: AbsolutePath | None = Field(default=None, description="A file with the second key, instead of `key2`.")
+    durability: Durability = Field(
+        default="strict",
+        description='"strict": an answered write survives a power cut. "relaxed": it survives a crash of blobedge, '
+        "not of the machine; several times faster, for scratch data.",
+    )
+    records: Literal["auto", "xattr", "sidecar"] = Field(
+        default="auto",
+        description='Where ETag, metadata and the like are kept: extended attributes of the files ("xattr"), files '
+        'under ROOT/.blobedge ("sidecar"), or what the mount can do ("auto").',
+    )
+    host_names: list[HostName] = Field(
+        default_factory=list, description="Whole host names that mean this account, besides NAME.SUFFIX."
+    )
+    containers: list[Container] = Field(
+        default_factory=list, description="Containers with settings of their own; the others need no entry."
+    )
+
+
+class Tls(Table):
+    """The certificate of the https listeners."""
+
+    cert: AbsolutePath = Field(description="PEM file with the certificate and its chain, the certificate first.")
+    key: AbsolutePath = Field(description="PEM file with the private key, without a passphrase.")
+
+
+class CopySource(Table):
+    """An https host that copies may read from, besides this node's own accounts."""
+
+    host: Annotated[str, _text(_copy_host)] = Field(
+        description='A host name, an IP address, or "*." and a suffix, which stands for every name under it.'
+    )
+    port: int = Field(default=443, ge=1, le=65_535, description="Port of the host.")
+    private: bool = Field(
+        default=False, description="Allow the name to mean a loopback, link-local or private address of your network."
+    )
+
+
+class Log(Table):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is written."
+    )
+    access: bool = Field(default=True, description="One line for each request; never a key or a signature.")
+
+
+class Limits(Table):
+    """What one worker may hold. The Blob protocol's own limits are Azure's and not configurable."""
+
+    connections_count_max: int = Field(
+        default=limits.connections_count_max, ge=1, le=1_000_000, description="Open connections."
+    )
+    data_threads_count: int = Field(
+        default=limits.data_threads_count, ge=1, le=256, description="Threads that read and write content."
+    )
+    metadata_threads_count: int = Field(
+        default=limits.metadata_threads_count, ge=1, le=256, description="Threads that open, stat and list."
+    )
+    pool_queue_count_max: int = Field(
+        default=limits.pool_queue_count_max,
+        ge=1,
+        le=100_000,
+        description="Calls that wait for such a thread; one more is answered 503 ServerBusy.",
+    )
+    head_read_seconds_max: Seconds = Field(
+        default=limits.head_read_seconds_max, description="To send a request's head."
+    )
+    body_idle_seconds_max: Seconds = Field(
+        default=limits.body_idle_seconds_max, description="Without a byte of a request's body."
+    )
+    send_idle_seconds_max: Seconds = Field(
+        default=limits.send_idle_seconds_max, description="Without the client taking a byte of an answer."
+    )
+    keep_alive_seconds_max: Seconds = Field(
+        default=limits.keep_alive_seconds_max, description="Idle between requests. AzCopy keeps connections for 180 s."
+    )
+
+
+class Config(Table):
+    """The whole file."""
+
+    listen: list[Annotated[str, _text(_listen)]] = Field(
+        default_factory=lambda: [DEFAULT_LISTEN],
+        min_length=1,
+        description="Addresses to serve: `http://HOST:PORT` or `https://HOST:PORT`; an IPv6 address in brackets.",
+    )
+    workers: int | None = Field(
+        default=None, ge=1, le=WORKERS_MAX, description="Worker processes. Without it: one for each core."
+    )
+    drain_seconds: Seconds = Field(default=30.0, description="How long running requests may take to finish at a stop.")
+    host_suffixes: list[HostName] = Field(
+        default_factory=lambda: [DEFAULT_HOST_SUFFIX],
+        description="What follows `ACCOUNT.` in host-style addresses, for DNS names that lead to this node.",
+    )
+    copy_ca_file: AbsolutePath | None = Field(
+        default=None, description="PEM file with the authorities to trust for copy sources. Without it: the system's."
+    )
+    tls: Tls | None = Field(default=None, description="Needed by every https listener.")
+    log: Log = Field(default=Log(), description="What is written to standard error.")
+    limits: Limits = Field(default=Limits(), description="What one worker may hold.")
+    accounts: list[Account] = Field(min_length=1, description="The storage accounts of this node.")
+    copy_sources: list[CopySource] = Field(
+        default_factory=list, description="Hosts that Copy Blob and Put From URL may read from."
+    )
+
+    def worker_count(self) -> int:
+        """The number of worker processes: as configured, or one per core that this process may use."""
+        return self.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX)

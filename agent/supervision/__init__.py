@@ -1,0 +1,1 @@
+"""The supervisor (trio): sockets, worker processes, restart policy. Everything it decides is decided in policy.py."""

@@ -1,0 +1,96 @@
+"""What the supervisor is to run, decided before it starts: addresses, workers, and each worker's settings.
+
+Key files are read here, once; the settings of a worker hold the keys themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.config import Account, Config, CopySource
+from agent.config_rules import KEY_NAMES, read_key
+from agent.listen import Listen, parse_listen
+from agent.supervision.sockets import Bound
+from dataplane.ipc import settings as ipc
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked configuration, ready to run."""
+
+    config: Config
+    listens: tuple[Listen, ...]
+    workers: int
+    accounts: tuple[ipc.AccountSettings, ...]
+
+
+def plan(config: Config) -> Plan:
+    """Make the plan of a configuration. Raises OSError or ValueError if a key file went away since the check."""
+    return Plan(
+        config,
+        tuple(map(parse_listen, config.listen)),
+        config.worker_count(),
+        tuple(map(_account, config.accounts)),
+    )
+
+
+def worker_settings(the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_fd: int) -> ipc.Settings:
+    """The settings of worker number `worker`, with the numbers of the descriptors that it inherits."""
+    config = the_plan.config
+    return ipc.Settings(
+        worker=worker,
+        workers=the_plan.workers,
+        slot_fd=slot_fd,
+        listeners=tuple(_listener(bound, worker, config) for bound in bounds),
+        accounts=the_plan.accounts,
+        host_suffixes=tuple(config.host_suffixes),
+        copy_sources=tuple(map(_copy_source, config.copy_sources)),
+        copy_ca_file=config.copy_ca_file or "",
+        limits=ipc.LimitSettings(**config.limits.model_dump()),
+        access_log=config.log.access,
+        log_level=config.log.level,
+        drain_seconds=config.drain_seconds,
+    )
+
+
+def ready_urls(the_plan: Plan, bounds: Sequence[Bound]) -> list[str]:
+    """The path-style URL of every account on every listener."""
+    return [f"{bound.listen.url(bound.port)}/{account.name}" for bound in bounds for account in the_plan.accounts]
+
+
+def _listener(bound: Bound, worker: int, config: Config) -> ipc.ListenerSettings:
+    listen = bound.listen
+    tls = config.tls if listen.scheme == "https" else None
+    fd = bound.sockets[worker].fileno()
+    return ipc.ListenerSettings(
+        fd, listen.scheme, listen.host, bound.port, tls.cert if tls else "", tls.key if tls else ""
+    )
+
+
+def _account(account: Account) -> ipc.AccountSettings:
+    keys = []
+    for name in KEY_NAMES:
+        file = getattr(account, f"{name}_file")
+        key = read_key(file) if file is not None else getattr(account, name)
+        if key is not None:
+            keys.append(key)
+    return ipc.AccountSettings(
+        name=account.name,
+        root=account.root,
+        keys=tuple(keys),
+        durability=account.durability,
+        records=account.records,
+        containers=tuple(
+            ipc.MappedContainer(
+                container.name,
+                container.path or "",
+                container.read_only,
+                container.durability or account.durability,
+            )
+            for container in account.containers
+        ),
+        host_names=tuple(account.host_names),
+    )
+
+
+def _copy_source(source: CopySource) -> ipc.CopySource:
+    return ipc.CopySource(source.host, source.port, source.private)

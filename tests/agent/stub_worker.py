@@ -1,0 +1,74 @@
+"""A worker that speaks the control protocol and answers every connection with its pid: what the supervisor sees of the
+real one, without a store. Modes (first argument) let it misbehave.
+
+ok        serve
+crash     end with an exception before Ready
+refuse    say Failed and exit with the boot failure code
+silent    exit with the boot failure code and say nothing
+hang      get ready, beat once, then never again; SIGABRT is ignored too
+stubborn  serve, but ignore Stop
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from dataplane.ipc.control import EXIT_BOOT_FAILED, Channel, Failed, Ready, Start, Stop
+from dataplane.ipc.settings import Settings, from_json
+from dataplane.ipc.slots import Counter, Slot
+
+
+def main() -> int:
+    mode, flag, number = sys.argv[1:]
+    assert flag == "--control-fd"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel.from_fd(int(number))
+    start = channel.receive()
+    assert isinstance(start, Start)
+    settings = from_json(start.settings)
+    if mode == "crash":
+        return 17
+    if mode == "refuse":
+        channel.send(Failed("the moon is in the wrong phase"))
+    if mode in ("refuse", "silent"):
+        return EXIT_BOOT_FAILED
+    slot = Slot(settings.slot_fd)
+    slot.begin(os.getpid())
+    slot.beat(time.monotonic_ns())
+    channel.send(Ready(os.getpid()))
+    if mode == "hang":
+        signal.signal(signal.SIGABRT, signal.SIG_IGN)
+        time.sleep(3600)
+    serve(settings, channel, slot, obey=mode != "stubborn")
+    return 0
+
+
+def serve(settings: Settings, channel: Channel, slot: Slot, *, obey: bool) -> None:
+    """Answer connections until Stop or the supervisor's end."""
+    listeners = [socket.socket(fileno=listener.fd) for listener in settings.listeners]
+    while True:
+        readable, _, _ = select.select([*listeners, channel], [], [], 0.1)
+        slot.beat(time.monotonic_ns())
+        for item in readable:
+            if item is channel:
+                message = channel.receive()
+                if message is None or (obey and isinstance(message, Stop)):
+                    return
+            else:
+                answer(item, slot)
+
+
+def answer(listener: socket.socket, slot: Slot) -> None:
+    with contextlib.suppress(OSError):
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(f"{os.getpid()}\n".encode())
+        slot.add(Counter.REQUESTS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
