@@ -82,6 +82,8 @@ signed_identifiers_bytes_max: Final = 64 * KIB
 tags_xml_bytes_max: Final = 64 * KIB
 batch_part_header_bytes_max: Final = 16 * KIB
 batch_part_header_count_max: Final = 64
+batch_requests_at_once_max: Final = 32  # parts of one batch that run side by side
+find_scanned_blobs_max: Final = 20_000  # tagged blobs that one page of Find Blobs by Tags looks at
 sas_cache_entries_max: Final = 4096  # verified tokens that one worker remembers
 sas_permissions_chars_max: Final = 32
 
@@ -116,3 +118,19 @@ put_blob_bytes_max_before_2019_12_12: Final = 256 * MIB
 put_blob_bytes_max_before_2016_05_31: Final = 64 * MIB
 block_bytes_max_before_2019_12_12: Final = 100 * MIB
 block_bytes_max_before_2016_05_31: Final = 4 * MIB
+
+# --- rehydration (ours: the bytes are on the mount, so this only keeps the states that Azure's clients wait for) ---
+rehydrate_seconds_standard: Final = 60
+rehydrate_seconds_high: Final = 10
+
+# --- copies ---
+copy_inline_bytes_max: Final = 64 * KIB  # a local source up to here is copied in memory, in one group commit
+copy_foreground_bytes_max: Final = 256 * MIB  # Copy Blob of a local source up to here is done when it is answered
+copy_piece_bytes_max: Final = 64 * MIB  # of a longer local source: what one thread copies in one go
+copies_background_max: Final = 32  # Copy Blob operations that one worker has pending
+copy_progress_seconds: Final = 5.0  # how often a pending copy's progress is written down
+copy_silence_seconds_max: Final = 120  # a pending copy without progress for so long has lost its worker
+copy_source_connect_seconds_max: Final = 10.0
+copy_source_idle_seconds_max: Final = 60.0  # no byte from a remote source for so long: the copy fails
+copy_source_addresses_max: Final = 16  # of a remote source's name
+copy_busy_wait_seconds: Final = 0.5  # a background copy waits so long when the thread pool is full

@@ -1,0 +1,58 @@
+"""Blob Batch: many Delete Blob or Set Blob Tier requests in one.
+
+Every part goes the whole way of a request of its own through the application: address, permission, handler, log line;
+nothing of the batch's own authorisation carries over, except that an anonymous batch has no parts that may write. The
+parts run side by side, a bounded number at a time, so that the store can sync them together; answers come in the order
+of the requests. One part's failure is that part's answer.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from dataplane.blobapi import batch, limits
+from dataplane.blobapi.batch import BatchAnswer, BatchPart
+from dataplane.blobapi.errors import ErrorCode
+from dataplane.blobapi.message import FileBody, Response
+from dataplane.blobapi.operations import Operation
+from dataplane.server.call import Call, Handler
+
+ALLOWED: Final = frozenset({Operation.DELETE_BLOB, Operation.SET_BLOB_TIER})
+#: The reason phrase of a refused part is the error's message (recorded).
+_REASONS: Final = {(code.code, code.status): code.message.replace("{resource}", "blob") for code in ErrorCode}
+
+
+async def submit_batch(call: Call) -> Response:
+    """REST page "Blob Batch", below the service or a container. Raises BlobError InvalidInput and those of
+    batch.parse; what befalls a part is in the body of the 202."""
+    content_type = call.require_header("content-type")
+    body = await call.body.read_all(limits.batch_body_bytes_max)
+    parts = batch.parse(content_type, body)
+    turns = asyncio.Semaphore(limits.batch_requests_at_once_max)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_run(call, part, turns)) for part in parts]
+    boundary = f"batchresponse_{call.new_guid()}"
+    answer = batch.render(boundary, [task.result() for task in tasks])
+    return Response(202, [("Content-Type", f"multipart/mixed; boundary={boundary}")], answer)
+
+
+async def _run(call: Call, part: BatchPart, turns: asyncio.Semaphore) -> BatchAnswer:
+    async with turns:
+        response = await call.node.app.dispatch_inner(call, part.method, part.target, part.headers, ALLOWED)
+    assert not isinstance(response.body, FileBody), "no operation of a batch answers with a blob"
+    headers = list(response.headers)
+    if response.body:
+        headers.insert(0, ("Content-Length", str(len(response.body))))
+    return BatchAnswer(part.content_id, response.status, _reason(response), headers, response.body)
+
+
+def _reason(response: Response) -> str:
+    code = next((value for name, value in response.headers if name.lower() == "x-ms-error-code"), "")
+    return _REASONS.get((code, response.status)) or HTTPStatus(response.status).phrase
+
+
+HANDLERS: Final[Mapping[Operation, Handler]] = {
+    Operation.SERVICE_BATCH: submit_batch,
+    Operation.CONTAINER_BATCH: submit_batch,
+}
