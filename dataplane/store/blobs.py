@@ -69,16 +69,16 @@ _SNAPSHOT_DIRECTORY: Final = "snapshots"
 
 def open_blob(place: Place, name: str, snapshot: str = "") -> tuple[Found, BlobState] | None:
     """Open a blob or a snapshot and read its state. None when there is none."""
-    if snapshot:
-        found: Found | Missing = _find_snapshot(place, name, snapshot)
-    else:
-        found = files.find(place, name)
-    if isinstance(found, Missing):
-        return None
+    found = _find_snapshot(place, name, snapshot) if snapshot else files.find(place, name)
+    return None if isinstance(found, Missing) else (found, read_state(place, name, found, snapshot))
+
+
+def read_state(place: Place, name: str, found: Found, snapshot: str = "") -> BlobState:
+    """The state of an open blob; closes it when that fails."""
     try:
         properties = files.properties(place, name, found)
         lease = None if snapshot else leasefiles.read(place, name)
-        return found, BlobState(name, found.seal.size, properties, lease, snapshot)
+        return BlobState(name, found.seal.size, properties, lease, snapshot)
     except BaseException:
         os.close(found.fd)
         raise
@@ -122,14 +122,18 @@ class _BlobJob(Job[BlobState]):
         self.mount: Final = place.mount
         self.trash: Final = trash
         self.name: Final = name
+        self.path = ""
         self.durable = place.durable
 
     def look(self, snapshot: str = "") -> tuple[Found | None, BlobState | None]:
-        opened = open_blob(self.place, self.name, snapshot)
-        if opened is None:
+        """The blob as it is now, its descriptor owned by the job; also notes where it is, or would be."""
+        found = _find_snapshot(self.place, self.name, snapshot) if snapshot else files.find(self.place, self.name)
+        self.path = found.path
+        if isinstance(found, Missing):
             return None, None
-        self.own(opened[0].fd)
-        return opened
+        state = read_state(self.place, self.name, found, snapshot)
+        self.own(found.fd)
+        return found, state
 
     def record_for(self, seal: Seal, properties: BlobProperties) -> Record:
         return Record(seal, name_hash(self.place.container, self.name), properties)
@@ -236,8 +240,7 @@ class PutJob(_BlobJob):
             if state != self._old_state:
                 self._decide_again(staged, state)
             self._old = old
-            target = old.path if old is not None else self._target()
-            self._rename(staged, target)
+            self._rename(staged, self.path)
         self.mount.records.remember(self._record)
         assert self._result is not None
         return self._result
@@ -254,12 +257,6 @@ class PutJob(_BlobJob):
             for fd in self.staged_fds:
                 fsync(fd)
 
-    def _target(self) -> str:
-        found = files.find(self.place, self.name)
-        if isinstance(found, Found):
-            self.own(found.fd)
-        return found.path
-
     def _rename(self, staged: StagedFile, target: str) -> None:
         """Into place; parents that a concurrent delete pruned meanwhile are made again."""
         for attempt in range(8):
@@ -269,9 +266,7 @@ class PutJob(_BlobJob):
                 self.sync_after(path.rpartition("/")[0], fd)
             self.sync_after(target.rpartition("/")[0], parent_fd)
             try:
-                with translated("rename"):
-                    os.rename(staged.name, last, src_dir_fd=self.mount.staging_fd, dst_dir_fd=parent_fd)
-                staged.published()
+                staged.rename_to(parent_fd, last)
                 return
             except FileNotFoundError:
                 self.directory_fds.clear()
@@ -367,9 +362,7 @@ class UpdateJob(_BlobJob):
                 fsync(fd)
         parent_fd, last = files.open_parent(self.place, found.path, {})
         self.sync_after(found.path.rpartition("/")[0], parent_fd)
-        with translated("rename"):
-            os.rename(copy.name, last, src_dir_fd=self.mount.staging_fd, dst_dir_fd=parent_fd)
-        copy.published()
+        copy.rename_to(parent_fd, last)
         self.mount.records.remember(record)
 
     def cleanup(self) -> None:
@@ -497,12 +490,7 @@ class SnapshotJob(_BlobJob):
             containers_fd = self.mount.containers_fd
             for i, fd in enumerate(smallfile.make_directories(containers_fd, directory)):
                 self.sync_after(f"{directory}:{i}", fd)
-            with translated("rename"):
-                os.rename(
-                    staged.name, f"{directory}/{path.rpartition('/')[2]}",
-                    src_dir_fd=self.mount.staging_fd, dst_dir_fd=containers_fd,
-                )  # fmt: skip
-            staged.published()
+            staged.rename_to(containers_fd, f"{directory}/{path.rpartition('/')[2]}")
             self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
         return self._result
 

@@ -143,12 +143,10 @@ class PutBlockJob(blobs._BlobJob):
         containers_fd = self.mount.containers_fd
         with self.mount.lock(self.lock_key()):
             try:
-                with translated("rename"):
-                    os.rename(staged.name, target, src_dir_fd=self.mount.staging_fd, dst_dir_fd=containers_fd)
+                staged.rename_to(containers_fd, target)
             except FileNotFoundError:  # a commit took the directory since
                 self._make_directory()
-                os.rename(staged.name, target, src_dir_fd=self.mount.staging_fd, dst_dir_fd=containers_fd)
-            staged.published()
+                staged.rename_to(containers_fd, target)
             self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
         return BlobState(self.name, 0, _NO_PROPERTIES)
 

@@ -142,6 +142,11 @@ class DirectoryIndex:
         large = self._build_large(first, scan, file_name if settled else None)
         return self._remember(stamp, large, 1) if settled else large
 
+    def close(self) -> None:
+        """Let go of the mapped files."""
+        self._remembered.clear()
+        self._entries = 0
+
     def _remember(self, stamp: tuple[int, int, int], found: Sorted, entries: int) -> Sorted:
         self._remembered[stamp] = found
         self._entries += entries

@@ -1,7 +1,7 @@
 """One directory tree that holds blobs, and our private part of it, `.blobedge/`.
 
     .blobedge/format             what wrote this tree, with the version of the layout
-    .blobedge/staging/           files that are not visible yet
+    .blobedge/staging/NN/        files that are not visible yet
     .blobedge/records/           records that an attribute cannot hold
     .blobedge/containers/NAME/   what is kept of a container besides its blobs (containers.py)
     .blobedge/trash/             what is being deleted
@@ -17,13 +17,13 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Final, Literal
 
 from dataplane.store import names, syscalls
 from dataplane.store.errors import FormatTooNew, StorageUnavailable, translated
-from dataplane.store.probe import Capabilities, probe
+from dataplane.store.probe import Capabilities, probe, unprobed
 from dataplane.store.recordstore import RecordStore
 
 PRIVATE: Final = ".blobedge"
@@ -31,6 +31,8 @@ FORMAT_VERSION: Final = 1
 _DIRS: Final = ("staging", "records", "containers", "trash", "index")
 _PATH_BYTES_MAX: Final = 4000  # PATH_MAX is 4096 with the NUL; longer names are walked in steps
 _LOCK_BITS: Final = 62
+_LANES: Final = 32
+_LANE_FILES: Final = 16
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -47,7 +49,7 @@ class Mount:
         self._local = threading.local()
         self._fds = [self.root_fd]
         if read_only:
-            self.capabilities = Capabilities("", False, True, False, 1, "")
+            self.capabilities = unprobed(self.root_fd)
             self.records = RecordStore(self.root_fd, "xattr", cacheable=False)
             return
         _make_private(self.root_fd)
@@ -56,6 +58,8 @@ class Mount:
         self.staging_fd, records_fd, self.containers_fd, self.trash_fd, self.index_fd = (
             self._own(os.open(name, DIRECTORY, dir_fd=self.private_fd)) for name in _DIRS
         )
+        self._lanes = [self._own(fd) for fd in _open_lanes(self.staging_fd)]
+        self._next_lane = 0
         self.capabilities = probe(self.staging_fd)
         backend = self.capabilities.backend if records == "auto" else records
         self.records = RecordStore(records_fd, backend, self.capabilities.mtime_granularity_ns == 1)
@@ -63,6 +67,12 @@ class Mount:
     def _own(self, fd: int) -> int:
         self._fds.append(fd)
         return fd
+
+    def staging_lane(self) -> int:
+        """The directory that the next staged file is made in. Consecutive ones share it, so that a group's files lie
+        close together; it changes soon (see `_open_lanes`)."""
+        self._next_lane += 1
+        return self._lanes[(self._next_lane // _LANE_FILES) % len(self._lanes)]
 
     def close(self) -> None:
         """Close every descriptor. No call may be under way or come after."""
@@ -145,6 +155,20 @@ def _make_private(root_fd: int) -> None:
             os.fsync(private_fd)
             os.close(private_fd)
             os.fsync(root_fd)
+
+
+def _open_lanes(staging_fd: int) -> list[int]:
+    """The directories of staged files. ext4 makes a file near its directory and, looking for a free inode, passes over
+    every one freed in the last seconds: with one directory, creating costs 0.3 to 0.9 ms while blobs are overwritten
+    at a high rate, with these 10 us. The flag has ext4 put each into a block group of its own (chattr(1), T)."""
+    with suppress(OSError):
+        syscalls.set_top_directory(staging_fd)
+    fds = []
+    for i in range(_LANES):
+        with suppress(FileExistsError):
+            os.mkdir(f"{i:02x}", 0o700, dir_fd=staging_fd)
+        fds.append(os.open(f"{i:02x}", DIRECTORY, dir_fd=staging_fd))
+    return fds
 
 
 def _check_format(private_fd: int) -> None:

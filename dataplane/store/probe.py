@@ -54,6 +54,12 @@ def probe(directory_fd: int) -> Capabilities:
         os.unlink(name, dir_fd=directory_fd)
 
 
+def unprobed(directory_fd: int) -> Capabilities:
+    """What to expect of a mount that must not be written to: attributes are read if there are any."""
+    file_system = _file_system(os.fstat(directory_fd).st_dev)
+    return Capabilities(file_system, file_system in _LOCAL_TYPES, True, False, 1, "")
+
+
 def _file_system(device: int) -> str:
     """The type of the mount of a device, from /proc/self/mountinfo (proc(5)); "" when it is not listed there."""
     wanted = f"{os.major(device)}:{os.minor(device)}"

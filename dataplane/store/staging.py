@@ -24,7 +24,8 @@ class StagedFile:
         self.name: Final = secrets.token_hex(12)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with translated("create"):
-            self.fd = os.open(self.name, flags, 0o644, dir_fd=mount.staging_fd)
+            self._directory_fd: Final = mount.staging_lane()
+            self.fd = os.open(self.name, flags, 0o644, dir_fd=self._directory_fd)
         self.size = 0
         self._unwritten = 0
         self._linked = True
@@ -64,8 +65,11 @@ class StagedFile:
         with translated("fsync"):
             os.fsync(self.fd)
 
-    def published(self) -> None:
-        """Its name was moved elsewhere: there is nothing to discard any more."""
+    def rename_to(self, directory_fd: int, name: str) -> None:
+        """Publish it: the one atomic step, replacing what had that name. Raises StoreError, FileNotFoundError when the
+        directory was removed, IsADirectoryError."""
+        with translated("rename"):
+            os.rename(self.name, name, src_dir_fd=self._directory_fd, dst_dir_fd=directory_fd)
         self._linked = False
 
     def discard(self) -> None:
@@ -76,7 +80,7 @@ class StagedFile:
         if self._linked:
             self._linked = False
             try:
-                os.unlink(self.name, dir_fd=self._mount.staging_fd)
+                os.unlink(self.name, dir_fd=self._directory_fd)
             except OSError:
                 return
 

@@ -66,6 +66,8 @@ class Store:
         self._mapped: Final[Mapping[str, tuple[_Tree, MappedDirectory]]] = {
             each.container: (_open_tree(each.path, records, each.read_only), each) for each in mapped
         }
+        trees = (self._main, *(tree for tree, _ in self._mapped.values()))
+        self._local = all(tree.mount.capabilities.local for tree in trees)
 
     # --- the service -------------------------------------------------------------------------------------------
 
@@ -76,9 +78,7 @@ class Store:
 
     def local(self) -> bool:
         """Whether metadata calls are short enough for an event loop."""
-        return self._main.mount.capabilities.local and all(
-            tree.mount.read_only or tree.mount.capabilities.local for tree, _ in self._mapped.values()
-        )
+        return self._local
 
     def service_properties(self) -> bytes | None:
         """The stored service properties document, None when they were never set."""
@@ -235,6 +235,7 @@ class Store:
         for tree in (self._main, *(tree for tree, _ in self._mapped.values())):
             if tree.trash is not None:
                 tree.trash.stop()
+            tree.index.close()
             tree.mount.close()
 
     # --- inside ------------------------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
 _RESOLVE: Final = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 
+_FS_IOC_GETFLAGS: Final = 0x80086601
+_FS_IOC_SETFLAGS: Final = 0x40086602
+_FS_TOPDIR_FL: Final = 0x00020000
 _FICLONE: Final = 0x40049409
 _SYNC_FILE_RANGE_WRITE: Final = 2
 _F_OFD_SETLK: Final = 37
@@ -54,6 +57,12 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
 def start_writeback(fd: int) -> None:
     """Begin writing a file's dirty pages without waiting (sync_file_range(2)); errors show at the fsync that follows."""
     _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
+
+
+def set_top_directory(fd: int) -> None:
+    """Have the directories below an ext4 directory spread over the disk (ioctl_iflags(2), FS_TOPDIR_FL)."""
+    (flags,) = struct.unpack("i", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, struct.pack("i", 0)))
+    fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", flags | _FS_TOPDIR_FL))
 
 
 def clone_file(target_fd: int, source_fd: int) -> bool:

@@ -48,11 +48,20 @@ class Trash:
         """Queue what an earlier run left in the trash, and remove abandoned staged files. `now` in seconds."""
         for name in os.listdir(self._mount.trash_fd):
             self._queue.put(name)
-        with os.scandir(self._mount.staging_fd) as entries:
-            old = [e.name for e in entries if now - _modified(e) > STAGING_SECONDS_MAX]
-        for name in old:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self._mount.staging_fd)
+        for lane in (".", *list_names(self._mount.staging_fd, ".")):
+            self._sweep_lane(lane, now)
+
+    def _sweep_lane(self, lane: str, now: float) -> None:
+        with suppress(OSError):
+            fd = os.open(lane, DIRECTORY, dir_fd=self._mount.staging_fd)
+            try:
+                with os.scandir(fd) as entries:
+                    old = [e.name for e in entries if e.is_file() and now - _modified(e) > STAGING_SECONDS_MAX]
+                for name in old:
+                    with suppress(OSError):
+                        os.unlink(name, dir_fd=fd)
+            finally:
+                os.close(fd)
 
     def _run(self) -> None:
         with suppress(OSError):
