@@ -7,14 +7,14 @@ fast that a dozen strings are a good part of the work; what the clock changes (t
 change without a new ETag.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from dataplane.blobapi.checksums import encoded
 from dataplane.blobapi.dates import http_date
-from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import quoted
 from dataplane.blobapi.leases import lease_headers
+from dataplane.blobapi.metadata import to_headers
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState, CopyState
 from dataplane.blobapi.ranges import ByteRange
 
@@ -27,15 +27,6 @@ _TIER_VERSION: Final = "2017-04-17"
 _CREATION_TIME_VERSION: Final = "2017-11-09"
 _TAGS_VERSION: Final = "2019-12-12"  # x-ms-tag-count and x-ms-rehydrate-priority
 
-#: SAS query parameter -> the header it replaces (REST page "Create a service SAS").
-OVERRIDES: Final[Mapping[str, str]] = {
-    "rscc": "Cache-Control",
-    "rscd": "Content-Disposition",
-    "rsce": "Content-Encoding",
-    "rscl": "Content-Language",
-    "rsct": "Content-Type",
-}
-
 _KEPT_MAX: Final = 4096  # entries, of about 1 KiB
 _kept: dict[tuple[str, str, str, bool], tuple[BlobProperties, tuple[Header, ...]]] = {}
 
@@ -47,12 +38,12 @@ def blob_headers(
     *,
     head: bool,
     part: ByteRange | None = None,
-    query: Mapping[str, str] | None = None,
+    overrides: Sequence[Header] = (),
 ) -> list[Header]:
     """The headers of a blob's answer, without Content-Length.
 
-    `head` is Get Blob Properties. `part` is the range that is sent. `query` is the request's when a SAS authorised it:
-    its rsc* parameters replace headers. Raises BlobError InvalidQueryParameterValue when one would break the answer.
+    `head` is Get Blob Properties. `part` is the range that is sent. `overrides` replace headers of the same names: the
+    rsc* parameters of a SAS, checked with the token.
     """
     properties = state.properties
     headers = list(_record_headers(properties, state.snapshot, version, head))
@@ -65,17 +56,10 @@ def blob_headers(
             headers.append(("Content-MD5", encoded(properties.content_md5)))
         elif version >= _BLOB_CONTENT_MD5_VERSION:
             headers.append(("x-ms-blob-content-md5", encoded(properties.content_md5)))
-    return headers if query is None else _overridden(headers, query)
-
-
-def metadata_headers(metadata: Mapping[str, str]) -> list[Header]:
-    """x-ms-meta-* of a blob or container."""
-    return [("x-ms-meta-" + name, value) for name, value in metadata.items()]
-
-
-def validators(properties: BlobProperties) -> list[Header]:
-    """ETag and Last-Modified, which every answer about an existing blob has."""
-    return [("ETag", quoted(properties.etag)), ("Last-Modified", http_date(properties.last_modified))]
+    if overrides:
+        replaced = {name for name, _ in overrides}
+        headers = [header for header in headers if header[0] not in replaced] + list(overrides)
+    return headers
 
 
 def _record_headers(properties: BlobProperties, snapshot: str, version: str, head: bool) -> tuple[Header, ...]:
@@ -91,7 +75,8 @@ def _record_headers(properties: BlobProperties, snapshot: str, version: str, hea
 
 
 def _build(properties: BlobProperties, snapshot: str, version: str, head: bool) -> Iterator[Header]:
-    yield from validators(properties)
+    yield "ETag", quoted(properties.etag)
+    yield "Last-Modified", http_date(properties.last_modified)
     yield "Accept-Ranges", "bytes"
     yield "x-ms-blob-type", "BlockBlob"
     for name, value in (
@@ -114,7 +99,7 @@ def _build(properties: BlobProperties, snapshot: str, version: str, head: bool) 
         yield from _tier(properties, version)
     if properties.copy is not None:
         yield from _copy(properties.copy)
-    yield from metadata_headers(properties.metadata)
+    yield from to_headers(properties.metadata)
 
 
 def _tier(properties: BlobProperties, version: str) -> Iterator[Header]:
@@ -140,17 +125,3 @@ def _copy(copy: CopyState) -> Iterator[Header]:
     yield "x-ms-copy-progress", f"{copy.bytes_copied}/{copy.bytes_total}"
     if copy.completed is not None:
         yield "x-ms-copy-completion-time", http_date(copy.completed)
-
-
-def _overridden(headers: list[Header], query: Mapping[str, str]) -> list[Header]:
-    replaced = {}
-    for parameter, name in OVERRIDES.items():
-        value = query.get(parameter)
-        if not value:
-            continue
-        if not value.isprintable():  # a line break would let the link's author write headers of his own
-            raise BlobError(ErrorCode.INVALID_QUERY_PARAMETER_VALUE, query_name=parameter, query_value=value)
-        replaced[name] = value
-    if not replaced:
-        return headers
-    return [header for header in headers if header[0] not in replaced] + list(replaced.items())
