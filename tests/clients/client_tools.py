@@ -7,9 +7,11 @@ machine that tested nothing.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -54,7 +56,15 @@ def azcopy_path() -> Path:
         missing("AzCopy", "run tools/test, or set BLOBEDGE_AZCOPY to its path")
     if not os.access(path, os.X_OK):
         path.chmod(0o755)  # the npm package unpacks its binary without the execute bit
+    if not _starts(path):
+        missing("a library AzCopy needs", "apt-get install libsecret-1-0")
     return path
+
+
+@functools.cache
+def _starts(path: Path) -> bool:
+    """AzCopy is linked against libsecret and does not start without it, whatever it is asked to do."""
+    return subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0
 
 
 def node_path(package: str) -> str:
