@@ -1,0 +1,596 @@
+"""One client connection: requests off the wire in order, one at a time, answers back.
+
+    READ --head--> BUSY --answer sent--> READ            keep-alive; requests that came meanwhile wait their turn
+                        --------------> DRAIN --> READ   the handler left a short rest of a body unread
+                        --------------> LINGER --> CLOSED  last answer; input is thrown away so no reset eats it
+
+Guarantees: a request is understood whole or refused with 400 and the connection closes; what is buffered is bounded
+(`pipelined_bytes_max` of waiting requests, two pieces of a body, `write_buffer_bytes_max` of answers) and reading stops
+beyond it; every state in which the other side has to act has a deadline. A client that goes away while its body is
+incomplete makes the body's reader raise ClientDisconnected; later than that, the handler is cancelled.
+
+The fast path: an application may have `try_sync(request) -> Response | None`. It is called first for a request without
+a body, in the parser's callback. A response costs no coroutine, no task and no turn of the event loop; None means "not
+without waiting", and nothing may have happened by then (no bytes, no log line, no counter), as the same request goes
+through the coroutine next. [measured: see tools/bench; a bytes answer of 4 KiB costs 14 us so and 23 us with a task]
+
+Bodies with a length go from the socket into the body's own buffer, uncopied; everything else through one receive
+buffer that all connections of the worker share, so an idle connection owns none.
+"""
+
+import asyncio
+import enum
+import logging
+from typing import Final, cast
+
+from dataplane.blobapi import limits
+from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.blobapi.message import Response
+from dataplane.server.answer import CONTINUE, AnswerError, bug, refusal
+from dataplane.server.body import BodyReader, ClientDisconnected
+from dataplane.server.chunked import ChunkedDecoder
+from dataplane.server.deadline import Deadline
+from dataplane.server.diskpool import busy
+from dataplane.server.head import RawRequest, check_partial, parse_head
+from dataplane.server.options import ServerContext
+from dataplane.server.sender import AnswerSender, discard
+from dataplane.server.sendfile import FileTruncated
+
+__all__ = ["BodyReader", "ClientDisconnected", "HttpConnection", "RawRequest"]
+
+log = logging.getLogger(__name__)
+_HEAD_END: Final = b"\r\n\r\n"
+#: An idle connection closes only after one more look at its socket, as a request may have arrived with the deadline.
+_LAST_LOOK_SECONDS: Final = 0.005
+
+
+class State(enum.Enum):
+    READ = "read"
+    BUSY = "busy"
+    DRAIN = "drain"
+    LINGER = "linger"
+    CLOSED = "closed"
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """The protocol of one accepted socket; `secure` tells that TLS is below it."""
+
+    __slots__ = (
+        "_answering", "_body", "_body_paused", "_checked", "_close_after", "_context", "_deadline", "_decoder",
+        "_direct", "_discard_left", "_eof", "_last_look", "_local_port", "_looping", "_peer", "_pending", "_reading",
+        "_request", "_secure", "_sender", "_state", "_task", "_transport", "_unsent_seen",
+    )  # fmt: skip
+
+    def __init__(self, context: ServerContext, secure: bool) -> None:
+        self._context = context
+        self._secure = secure
+        self._state = State.READ
+        self._pending = b""  # bytes of requests that wait, or of a head that is not whole
+        self._checked = 0  # how much of a partial head was looked at
+        self._request: RawRequest | None = None
+        self._body: BodyReader | None = None
+        self._decoder: ChunkedDecoder | None = None
+        self._body_paused = False
+        self._task: asyncio.Task[None] | None = None
+        self._answering = False
+        self._close_after = False
+        self._discard_left = 0
+        self._direct = False  # the last buffer given out was the body's own
+        self._reading = True
+        self._eof = False
+        self._looping = False
+        self._last_look = False
+        self._unsent_seen = 0
+
+    # --- asyncio's side ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        context = self._context
+        self._transport = cast(asyncio.Transport, transport)
+        self._peer, self._local_port = _addresses(self._transport)
+        self._deadline = Deadline(context.loop, self._expired)
+        self._sender = AnswerSender(context, self._transport, self._secure, self._progress, self._answer_sent)
+        context.connections.add(self)
+        context.counters.accepted += 1
+        context.counters.open += 1
+        if context.counters.open > context.options.connections_max:
+            self._refuse(busy())
+        else:
+            self._deadline.set(context.options.head_read_seconds_max)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        body = self._body
+        self._direct = False
+        if body is not None and not body.complete:
+            if self._decoder is not None:
+                return self._context.receive_buffer[: body.room()]
+            window = body.window()
+            if window:
+                self._direct = True
+                return window
+        return self._context.receive_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._direct:
+            self._received_body(nbytes)
+        elif self._state is State.READ:
+            self._last_look = False
+            received = bytes(self._context.receive_buffer[:nbytes])
+            self._process(self._pending + received if self._pending else received)
+        else:
+            self._received_early(self._context.receive_buffer[:nbytes])
+
+    def eof_received(self) -> bool:
+        """A client may close its half after a whole request and still gets its answer (not so on TLS)."""
+        self._eof = True
+        if self._state is not State.BUSY or self._secure:
+            return False
+        if self._body is not None and not self._body.complete:
+            self._body.fail(ClientDisconnected())
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        context = self._context
+        context.connections.discard(self)
+        context.counters.open -= 1
+        if not context.connections:
+            context.emptied.set()
+        busy_before = self._state is State.BUSY
+        self._state = State.CLOSED
+        self._deadline.close()
+        self._pending = b""
+        if busy_before:
+            context.counters.disconnects += 1
+            if self._answering:
+                self._sender.abort(ClientDisconnected())
+            elif self._body is not None and not self._body.complete:
+                self._body.fail(ClientDisconnected())
+            elif self._task is not None:
+                self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._sender.pause()
+        self._flow()
+        if not self._answering:
+            self._unsent_seen = self._transport.get_write_buffer_size()
+            self._deadline.set(self._context.options.send_idle_seconds_max)
+
+    def resume_writing(self) -> None:
+        self._sender.resume()
+        if self._state is State.READ and not self._looping:
+            self._context.loop.call_soon(self._continue)
+        self._flow()
+
+    # --- the listener's side ---
+
+    def drain(self) -> None:
+        """The worker stops: this request, if any, is the last one. `context.draining` is set already."""
+        if self._state is State.READ and not self._pending:
+            self._deadline.set(self._context.options.drain_idle_seconds)
+
+    def abort(self) -> None:
+        """Close now; a handler that runs is cancelled."""
+        self._transport.abort()
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """The handler that runs, if any."""
+        return self._task
+
+    # --- the body's side ---
+
+    def body_wanted(self) -> None:
+        assert self._request is not None
+        if self._state is not State.BUSY:
+            return
+        if self._request.expects_continue:
+            self._sender.write_continue(CONTINUE)
+        if not self._body_paused:
+            self._deadline.set(self._context.options.body_idle_seconds_max)
+
+    def body_resume(self) -> None:
+        self._body_paused = False
+        if self._state is State.BUSY:
+            self._deadline.set(self._context.options.body_idle_seconds_max)
+            self._flow()
+
+    def body_pause(self) -> None:
+        self._body_paused = True
+        if self._state is State.BUSY:
+            self._deadline.clear()
+            self._flow()
+
+    # --- requests ---
+
+    def _process(self, data: bytes) -> None:
+        """Start the requests in `data`, as far as they are whole and the one before is answered."""
+        self._looping = True
+        turns = 0
+        while data and self._state is State.READ and not self._sender.paused:
+            if turns == limits.pipelined_requests_max:
+                self._context.loop.call_soon(self._continue)
+                break
+            end = data.find(_HEAD_END, max(0, self._checked - 3))
+            if end < 0:
+                self._partial(data)
+                break
+            data = self._begin(data, end)
+            turns += 1
+        self._looping = False
+        if self._state is State.READ or self._state is State.BUSY:
+            self._pending = data
+            if len(data) > limits.pipelined_bytes_max or not self._reading:
+                self._flow()
+            if not data and self._state is State.READ:
+                self._rest()
+
+    def _continue(self) -> None:
+        """Go on with requests that waited, for the answer before them or for a turn of the loop."""
+        if self._state is State.READ:
+            self._process(self._pending)
+
+    def _rest(self) -> None:
+        """Nothing to do until the next request."""
+        if self._eof:
+            self._close()
+        elif self._context.draining:
+            self._deadline.set(self._context.options.drain_idle_seconds)
+        elif not self._sender.paused:
+            self._deadline.set(self._context.options.keep_alive_seconds_max)
+
+    def _partial(self, data: bytes) -> None:
+        try:
+            check_partial(data, self._checked)
+        except BlobError as error:
+            self._refuse(error)
+            return
+        if not self._checked:
+            self._deadline.set(self._context.options.head_read_seconds_max)
+        self._checked = len(data)
+        if self._eof:
+            self._close()
+
+    def _begin(self, data: bytes, end: int) -> bytes:
+        """Start the request whose head ends at `end`; what is left of `data` after it."""
+        self._checked = 0
+        try:
+            if end > limits.request_header_bytes_max:
+                check_partial(data[:end], end)
+            request = parse_head(data[:end])
+        except BlobError as error:
+            self._refuse(error)
+            return b""
+        request.secure, request.peer, request.local_port = self._secure, self._peer, self._local_port
+        self._context.counters.requests += 1
+        self._request = request
+        self._state = State.BUSY
+        rest = data[end + len(_HEAD_END) :]
+        if request.has_body:
+            return self._begin_body(request, rest)
+        if self._context.try_sync is not None and self._try_sync(request):
+            return rest
+        self._spawn(request, BodyReader(0, self, self._context.buffers))
+        return rest
+
+    def _begin_body(self, request: RawRequest, rest: bytes) -> bytes:
+        length = request.content_length
+        body = self._body = BodyReader(length, self, self._context.buffers)
+        self._body_paused = False
+        if length is None:
+            self._decoder = ChunkedDecoder()
+            body.open_room()
+            rest = self._feed_chunks(memoryview(rest))
+        elif len(rest) >= length:
+            body.set_whole(rest[:length])
+            rest = rest[length:]
+        else:
+            body.open_room()
+            if rest:
+                body.feed(memoryview(rest))
+                rest = b""
+        if not body.complete and not request.expects_continue and not self._body_paused:
+            self._deadline.set(self._context.options.body_idle_seconds_max)
+        else:
+            self._deadline.clear()
+        self._spawn(request, body)
+        return rest
+
+    def _try_sync(self, request: RawRequest) -> bool:
+        """Whether the application answered at once."""
+        assert self._context.try_sync is not None
+        try:
+            response = self._context.try_sync(request)
+        except BlobError as error:
+            response = refusal(error, self._context.clock)
+        except Exception as error:
+            response = self._bug(error)
+        if response is None:
+            return False
+        self._respond(response)
+        return True
+
+    def _spawn(self, request: RawRequest, body: BodyReader) -> None:
+        if self._body is None:
+            self._deadline.clear()
+        self._task = self._context.loop.create_task(self._handle(request, body))
+
+    async def _handle(self, request: RawRequest, body: BodyReader) -> None:
+        response: Response | None
+        try:
+            response = await self._context.app(request, body)
+        except ClientDisconnected:
+            response = None
+        except BlobError as error:
+            response = refusal(error, self._context.clock)
+        except Exception as error:
+            response = self._bug(error)
+        except asyncio.CancelledError:
+            self._task = None
+            self._abandon()
+            raise
+        self._task = None
+        if response is None:
+            self._abandon()
+        else:
+            self._respond(response)
+
+    def _abandon(self) -> None:
+        """Nobody is left to answer."""
+        self._release_body()
+        if self._state is not State.CLOSED:
+            self._transport.abort()
+
+    # --- input outside of READ ---
+
+    def _received_body(self, count: int) -> None:
+        body = self._body
+        assert body is not None
+        body.advance(count)
+        if body.complete:
+            self._body_arrived()
+        elif not self._body_paused:
+            self._deadline.set(self._context.options.body_idle_seconds_max)
+
+    def _body_arrived(self) -> None:
+        """From here on only the handler's work counts; further input is the next request."""
+        self._body_paused = False
+        if not self._answering:
+            self._deadline.clear()
+        self._flow()
+
+    def _received_early(self, data: memoryview) -> None:
+        """Input while a request is in work, or that nobody wants any more."""
+        if self._state is State.BUSY:
+            if self._decoder is not None and not self._decoder.complete:
+                rest = self._feed_chunks(data)
+                if not self._body_paused and not self._decoder.complete:
+                    self._deadline.set(self._context.options.body_idle_seconds_max)
+            else:
+                rest = bytes(data)
+            self._pending += rest
+            self._flow()
+        elif self._state is State.DRAIN:
+            self._discard_left -= len(data)
+            if self._discard_left <= 0:
+                rest = bytes(data[len(data) + self._discard_left :])
+                self._next(rest)
+        elif self._state is State.LINGER:
+            self._discard_left -= len(data)
+            if self._discard_left < 0:
+                self._transport.abort()
+
+    def _feed_chunks(self, data: memoryview) -> bytes:
+        """Decode chunks into the body; what is left after its end."""
+        body, decoder = self._body, self._decoder
+        assert body is not None
+        assert decoder is not None
+        try:
+            pieces, used = decoder.feed(data)
+        except BlobError as error:
+            body.fail(error)
+            self.body_pause()
+            return b""
+        for piece in pieces:
+            body.feed(piece)
+        if decoder.complete:
+            body.finish()
+            self._body_arrived()
+        return bytes(data[used:])
+
+    # --- answers ---
+
+    def _respond(self, response: Response) -> None:
+        """Answer the request in work."""
+        if self._state is not State.BUSY:
+            discard(response)
+            self._release_body()
+            return
+        request = self._request
+        assert request is not None
+        close = response.close or not request.keep_alive or self._context.draining
+        if self._body is not None:
+            close = close or not self._can_drain(self._body, request)
+        self._close_after = close
+        self._answering = True
+        self._send(response, request.method == "HEAD")
+
+    def _can_drain(self, body: BodyReader, request: RawRequest) -> bool:
+        """Whether the rest of the body is short and will come, so that the connection can be kept."""
+        if body.complete:
+            return True
+        if body.missing is None or (request.expects_continue and not body.started):
+            return False
+        return body.missing <= limits.body_drain_bytes_max and not self._eof
+
+    def _send(self, response: Response, head_only: bool) -> None:
+        try:
+            done = self._sender.send(response, head_only=head_only, close=self._close_after)
+        except BlobError as error:
+            done = self._send_instead(refusal(error, self._context.clock), head_only)
+        except (OSError, FileTruncated, AnswerError) as error:
+            done = self._send_instead(self._bug(error), head_only)
+        if done:
+            self._answer_sent(None)
+        elif self._answering:
+            self._deadline.set(self._context.options.send_idle_seconds_max)
+
+    def _send_instead(self, response: Response, head_only: bool) -> bool:
+        self._close_after = self._close_after or response.close
+        return self._sender.send(response, head_only=head_only, close=self._close_after)
+
+    def _answer_sent(self, error: Exception | None) -> None:
+        if error is not None:
+            self._answer_failed(error)
+            return
+        self._answering = False
+        body = self._body
+        missing = 0
+        if body is not None:
+            missing = body.missing or 0
+            incomplete = not body.complete
+            self._release_body()
+            if self._close_after and incomplete:
+                self._linger()
+                return
+        if self._close_after:
+            self._close()
+        elif missing:
+            self._state = State.DRAIN
+            self._discard_left = missing
+            self._deadline.set(self._context.options.body_idle_seconds_max)
+            self._flow()
+        elif self._looping:
+            self._state = State.READ
+        else:
+            self._next(self._pending)
+
+    def _next(self, data: bytes) -> None:
+        """The request in work is over; go on with `data`."""
+        self._state = State.READ
+        self._pending = b""
+        if data:
+            self._process(data)
+        else:
+            self._flow()
+            self._rest()
+
+    def _answer_failed(self, error: Exception) -> None:
+        """Before the first byte another answer is possible; after it the client has to see a broken one."""
+        head_only = False
+        if not self._sender.begun:
+            instead = refusal(error, self._context.clock) if isinstance(error, BlobError) else self._bug(error)
+            self._close_after = self._close_after or instead.close
+            self._send(instead, head_only)
+            return
+        self._answering = False
+        if isinstance(error, FileTruncated):
+            self._context.counters.truncated_files += 1
+            log.warning("a file became shorter while it was sent; connection closed")
+        elif not isinstance(error, ConnectionError):
+            log.warning("an answer broke off: %r", error)
+        self._release_body()
+        self._transport.abort()
+
+    def _refuse(self, error: BlobError) -> None:
+        """Answer what is not a request, and close."""
+        self._context.counters.refused_heads += 1
+        self._state = State.BUSY
+        self._pending = b""
+        self._answering = True
+        self._close_after = True
+        self._sender.send(refusal(error, self._context.clock), head_only=False, close=True)
+        self._answering = False
+        self._linger()
+
+    def _bug(self, error: Exception) -> Response:
+        self._context.counters.bugs += 1
+        log.error("a request failed inside the server", exc_info=error)
+        return bug(self._context.clock)
+
+    # --- ends ---
+
+    def _release_body(self) -> None:
+        if self._body is not None:
+            self._body.release()
+            self._body = None
+            self._decoder = None
+            self._body_paused = False
+
+    def _linger(self) -> None:
+        """Throw input away until the client closes: closing over unread input would reset the answer away."""
+        self._state = State.LINGER
+        self._discard_left = limits.linger_bytes_max
+        self._pending = b""
+        if self._eof:
+            self._close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._deadline.set(self._context.options.linger_seconds_max)
+        self._flow()
+
+    def _close(self) -> None:
+        """Close after what is written has gone out."""
+        self._state = State.CLOSED
+        self._pending = b""
+        self._unsent_seen = self._transport.get_write_buffer_size()
+        self._deadline.set(self._context.options.send_idle_seconds_max)
+        self._transport.close()
+
+    def _flow(self) -> None:
+        """Read from the socket, or not, as the state wants it."""
+        if self._state is State.LINGER or self._state is State.DRAIN:
+            wanted = True
+        elif self._body is not None and not self._body.complete:
+            wanted = not self._body_paused
+        else:
+            wanted = len(self._pending) <= limits.pipelined_bytes_max and not self._sender.paused
+        if wanted is self._reading or self._eof or self._state is State.CLOSED:
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _progress(self) -> None:
+        """The client took bytes of a long answer."""
+        self._deadline.set(self._context.options.send_idle_seconds_max)
+
+    def _expired(self) -> None:
+        """The deadline of the present state has come."""
+        if self._state is State.READ and not self._pending and not self._sender.paused:
+            if self._last_look:
+                self._close()
+            else:
+                self._last_look = True
+                self._deadline.set(_LAST_LOOK_SECONDS)
+            return
+        if self._sender.paused and self._took_some():
+            return
+        self._context.counters.timeouts += 1
+        if self._state is State.READ and not self._sender.paused:
+            self._refuse(BlobError(ErrorCode.REQUEST_TIMEOUT, message="The request head was not received in time."))
+        elif self._state is State.BUSY and not self._answering and self._body is not None:
+            self._body.fail(BlobError(ErrorCode.REQUEST_TIMEOUT, close=True))
+        else:
+            self._transport.abort()
+
+    def _took_some(self) -> bool:
+        """Whether the client took bytes of what the transport holds since the last look; then it gets more time."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent >= self._unsent_seen:
+            return False
+        self._unsent_seen = unsent
+        self._deadline.set(self._context.options.send_idle_seconds_max)
+        return True
+
+
+def _addresses(transport: asyncio.Transport) -> tuple[str, int]:
+    """(address of the peer, local port); "" and 0 for sockets that have none."""
+    peer = transport.get_extra_info("peername")
+    local = transport.get_extra_info("sockname")
+    return (
+        str(peer[0]) if isinstance(peer, tuple) else "",
+        int(local[1]) if isinstance(local, tuple) else 0,
+    )

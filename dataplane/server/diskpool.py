@@ -1,0 +1,211 @@
+"""Bounded threads for calls that block: metadata and data apart, so that a slow read never holds up a stat.
+
+Guarantees: at most `threads_count` calls run and `queue_count_max` wait, one more is answered 503 ServerBusy; a caller
+that is cancelled gets its cancellation only after a call that had started is over, so that what the call uses
+(descriptors, buffers) may be freed in `finally`; a call that had not started never runs. Threads are daemons: one that
+hangs in a dead mount does not keep the process from ending. `oldest_running_seconds` is how health sees such a mount.
+
+Rejected: ThreadPoolExecutor, whose queue has no bound and whose threads are joined at exit.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+from dataplane.blobapi import limits
+from dataplane.blobapi.errors import BlobError, ErrorCode
+
+T = TypeVar("T")
+P = ParamSpec("P")
+RETRY_AFTER_SECONDS: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """`depth` calls wait, `running` run; `shed` were refused since the start, `done` finished."""
+
+    threads: int
+    depth: int
+    running: int
+    shed: int
+    done: int
+    oldest_running_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Task(Generic[T]):
+    """A call. Whoever takes `ticket` (popping a list is atomic) decides: a thread to run it, a canceller to drop it."""
+
+    function: Callable[[], T]
+    future: "asyncio.Future[T]"
+    loop: asyncio.AbstractEventLoop
+    ticket: list[None] = field(default_factory=lambda: [None])
+    started: float | None = None
+
+    def take(self) -> bool:
+        try:
+            self.ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class DiskPool:
+    """One kind of calls. Used from one event loop; `clock` is monotonic seconds."""
+
+    def __init__(
+        self,
+        name: str,
+        threads_count: int,
+        queue_count_max: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._threads_count = threads_count
+        self._queue_count_max = queue_count_max
+        self._clock = clock
+        self._queue: SimpleQueue[_Task[Any] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._unfinished: set[_Task[Any]] = set()  # waiting or running; touched by the loop only
+        self._shed = 0
+        self._done = 0
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call on a thread. Raises BlobError ServerBusy when too many wait, else what the call raises."""
+        if self.full():
+            self._shed += 1
+            raise busy()
+        return await self.run_admitted(function, *args, **kwargs)
+
+    async def run_admitted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for the next step of an answer that has begun: it waits behind a full queue, as a 503 is too late.
+        Whoever uses this has at most one such call at a time."""
+        loop = asyncio.get_running_loop()
+        task: _Task[T] = _Task(partial(function, *args, **kwargs), loop.create_future(), loop)
+        self._submit(task)
+        try:
+            return await task.future
+        except asyncio.CancelledError:
+            if task.take():
+                self._unfinished.discard(task)
+            else:
+                await _settle(task)
+            raise
+
+    async def run_detached(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, for a call that owns all it uses: a cancelled caller goes on at once, the call ends when it ends.
+        So a deadline works on a mount that hangs. Raises BlobError ServerBusy."""
+        if self.full():
+            self._shed += 1
+            raise busy()
+        loop = asyncio.get_running_loop()
+        task: _Task[T] = _Task(partial(function, *args, **kwargs), loop.create_future(), loop)
+        self._submit(task)
+        try:
+            return await task.future
+        except asyncio.CancelledError:
+            if task.take():
+                self._unfinished.discard(task)
+            raise
+
+    def full(self) -> bool:
+        """Whether one more call would have to wait behind too many."""
+        return len(self._unfinished) >= self._threads_count + self._queue_count_max
+
+    def statistics(self) -> PoolStatistics:
+        """A snapshot; cheap enough for every heartbeat."""
+        starts = [task.started for task in self._unfinished if task.started is not None]
+        return PoolStatistics(
+            threads=len(self._threads),
+            depth=len(self._unfinished) - len(starts),
+            running=len(starts),
+            shed=self._shed,
+            done=self._done,
+            oldest_running_seconds=self._clock() - min(starts) if starts else 0.0,
+        )
+
+    def close(self) -> None:
+        """Let idle threads end; calls that wait still run. Joins nothing."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _submit(self, task: _Task[Any]) -> None:
+        if len(self._unfinished) >= len(self._threads) < self._threads_count:
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._unfinished.add(task)
+        self._queue.put(task)
+
+    def _work(self) -> None:
+        """A thread's life."""
+        while (task := self._queue.get()) is not None:
+            if not task.take():
+                continue
+            result: Any = None
+            error: BaseException | None = None
+            task.started = self._clock()
+            try:
+                result = task.function()
+            except BaseException as raised:
+                error = raised
+            try:
+                task.loop.call_soon_threadsafe(self._finish, task, result, error)
+            except RuntimeError:
+                return  # the loop is closed: the process ends
+            del task, result, error
+
+    def _finish(self, task: _Task[Any], result: Any, error: BaseException | None) -> None:
+        self._unfinished.discard(task)
+        self._done += 1
+        if task.future.done():
+            return  # cancelled and detached
+        if error is None:
+            task.future.set_result(result)
+        else:
+            task.future.set_exception(error)
+
+
+async def _settle(task: _Task[Any]) -> None:
+    """Wait until a cancelled call that runs is over. Further cancellations do not cut this short."""
+    task.future = task.loop.create_future()
+    while not task.future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task.future])
+    task.future.exception()  # seen: the caller gets its cancellation instead
+
+
+def busy() -> BlobError:
+    """503 ServerBusy, to be tried again soon."""
+    return BlobError(ErrorCode.SERVER_BUSY, headers=(("Retry-After", str(RETRY_AFTER_SECONDS)),))
+
+
+class DiskPools:
+    """The two pools of a worker."""
+
+    def __init__(
+        self,
+        metadata_threads_count: int = limits.metadata_threads_count,
+        data_threads_count: int = limits.data_threads_count,
+        queue_count_max: int = limits.pool_queue_count_max,
+    ) -> None:
+        self.metadata_pool = DiskPool("metadata", metadata_threads_count, queue_count_max)
+        self.data_pool = DiskPool("data", data_threads_count, queue_count_max)
+
+    async def metadata(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Opens, stats, directory reads. Raises BlobError ServerBusy."""
+        return await self.metadata_pool.run(function, *args, **kwargs)
+
+    async def data(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Reads and writes of contents, hashing, copies. Raises BlobError ServerBusy."""
+        return await self.data_pool.run(function, *args, **kwargs)
+
+    def close(self) -> None:
+        self.metadata_pool.close()
+        self.data_pool.close()

@@ -1,0 +1,203 @@
+"""Answers onto a connection: bytes in one write with their head, files by the cheapest way that cannot stall the loop.
+
+- bytes, and files up to 64 KiB that the page cache has: one write with the head, before `send` returns;
+- short cold files: read on a data thread, then the same;
+- longer files on plain TCP: FileTransfer (sendfile);
+- longer files on TLS: slices, read from the cache or on a thread, each taken by the client before the next is read.
+
+A file's descriptor is closed on every path. Nothing of an answer is written before the first read of its file has
+succeeded where that read is short, so that a full pool or an I/O error still gets an answer of its own.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Final, cast
+
+from dataplane.blobapi import limits
+from dataplane.blobapi.message import FileBody, Response
+from dataplane.server.answer import answer_head
+from dataplane.server.diskpool import busy
+from dataplane.server.options import ServerContext
+from dataplane.server.sendfile import FileTransfer, is_cached, read_cached, read_whole
+
+_WITHOUT_BODY: Final = frozenset({204, 304})
+
+
+def discard(response: Response) -> None:
+    """Close what an answer holds that will not be sent."""
+    if isinstance(response.body, FileBody):
+        os.close(response.body.fd)
+
+
+class AnswerSender:
+    """Sends one answer at a time. `sent(error)` tells the end of those that `send` did not finish itself;
+    `progress()`, that the client took bytes. `begun` is whether any byte of the present answer was written."""
+
+    __slots__ = ("_context", "_progress", "_resumed", "_secure", "_sent", "_task", "_transfer", "_transport", "begun",
+                 "paused")  # fmt: skip
+
+    def __init__(
+        self,
+        context: ServerContext,
+        transport: asyncio.Transport,
+        secure: bool,
+        progress: Callable[[], None],
+        sent: Callable[[Exception | None], None],
+    ) -> None:
+        self._context = context
+        self._transport = transport
+        self._secure = secure
+        self._progress = progress
+        self._sent = sent
+        self._task: asyncio.Task[None] | None = None
+        self._transfer: FileTransfer | None = None
+        self._resumed: asyncio.Future[None] | None = None
+        self.paused = False
+        self.begun = False
+        transport.set_write_buffer_limits(high=limits.write_buffer_bytes_max)
+
+    def send(self, response: Response, *, head_only: bool, close: bool) -> bool:
+        """True when the answer is in the kernel's or the transport's hands, False when `sent` told or will tell.
+
+        Raises AnswerError, BlobError ServerBusy, OSError, FileTruncated before anything was written; the file is
+        closed then.
+        """
+        self.begun = False
+        body = response.body
+        if not isinstance(body, FileBody):
+            head = answer_head(response, self._context.date, close=close)
+            bare = head_only or response.status in _WITHOUT_BODY
+            self._write(head if bare else head + body)
+            return True
+        kept = False
+        try:
+            head = answer_head(response, self._context.date, close=close)
+            if head_only or not body.length or response.status in _WITHOUT_BODY:
+                self._write(head)
+                return True
+            if body.length <= limits.file_inline_bytes_max:
+                data = read_cached(body, self._context.options.quick_reads)
+                if data is not None:
+                    self._write(head + data)
+                    return True
+            kept = self._start(head, body)
+        finally:
+            if not kept:
+                os.close(body.fd)
+        return False
+
+    def write_continue(self, line: bytes) -> None:
+        """An interim answer."""
+        self._transport.write(line)
+
+    def pause(self) -> None:
+        """The transport holds more than it wants to."""
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+
+    def abort(self, error: Exception) -> None:
+        """Stop sending; `sent` is not called any more. Threads that read end first, then files are closed."""
+        self._sent = _forget
+        if self._transfer is not None:
+            self._transfer.abort(error)
+        if self._task is not None:
+            self._task.cancel()
+
+    def _write(self, data: bytes) -> None:
+        self.begun = True
+        self._transport.write(data)
+
+    def _start(self, head: bytes, body: FileBody) -> bool:
+        """Begin what takes more than one turn of the loop; the descriptor is its own from now on."""
+        plain_long = body.length > limits.file_inline_bytes_max and not self._secure
+        if plain_long:
+            quick = self._context.options.quick_reads
+            if self._context.data_pool.full() and not is_cached(body.fd, body.offset, body.length, quick):
+                raise busy()
+            if not self._transport.get_write_buffer_size():
+                self._begin_transfer(head, body)
+                return True
+        self._task = self._context.loop.create_task(self._flush() if plain_long else self._send_slowly(head, body))
+        self._task.add_done_callback(lambda task: self._task_done(task, head, body, plain_long))
+        return True
+
+    def _task_done(self, task: asyncio.Task[None], head: bytes, body: FileBody, plain_long: bool) -> None:
+        """Not the task's own `finally`: a task that is cancelled before its first step runs none."""
+        self._task = None
+        error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if plain_long and error is None:
+            try:
+                self._begin_transfer(head, body)
+            except OSError as raised:
+                error = raised
+            else:
+                return
+        os.close(body.fd)
+        if error is None or isinstance(error, Exception):
+            self._sent(error)
+
+    def _begin_transfer(self, head: bytes, body: FileBody) -> None:
+        self._transfer = FileTransfer(
+            self._context.loop,
+            self._transport.get_extra_info("socket"),
+            head,
+            body,
+            self._context.data_pool,
+            quick=self._context.options.quick_reads,
+            progress=self._progress,
+            finished=self._transfer_finished,
+        )
+        self.begun = True
+        self._transfer.start()
+
+    def _transfer_finished(self, error: Exception | None) -> None:
+        self._transfer = None
+        self._sent(error)
+
+    async def _send_slowly(self, head: bytes, body: FileBody) -> None:
+        if body.length <= limits.file_inline_bytes_max:
+            self._write(head + await self._context.data_pool.run(read_whole, body))
+        else:
+            await self._send_slices(head, body)
+
+    async def _send_slices(self, head: bytes, body: FileBody) -> None:
+        """TLS: read a slice, write it, wait until the transport has little left; constant memory."""
+        pool, quick = self._context.data_pool, self._context.options.quick_reads
+        end = body.offset + body.length
+        for offset in range(body.offset, end, limits.tls_slice_bytes_max):
+            part = FileBody(body.fd, offset, min(limits.tls_slice_bytes_max, end - offset))
+            data = read_cached(part, quick)
+            if data is None:
+                call = pool.run_admitted if self.begun else pool.run
+                data = cast(bytes, await call(read_whole, part))
+            self._write(data if self.begun else head + data)
+            await self._writable()
+            self._progress()
+
+    async def _flush(self) -> None:
+        """Wait until the transport holds nothing, so that the socket may be written to directly."""
+        self._transport.set_write_buffer_limits(high=0)
+        try:
+            while self.paused:
+                await self._writable()
+        finally:
+            self._transport.set_write_buffer_limits(high=limits.write_buffer_bytes_max)
+
+    async def _writable(self) -> None:
+        if not self.paused:
+            await asyncio.sleep(0)
+            return
+        self._resumed = self._context.loop.create_future()
+        try:
+            await self._resumed
+        finally:
+            self._resumed = None
+
+
+def _forget(error: Exception | None) -> None:
+    return None
