@@ -90,6 +90,7 @@ class AccessLog:
         self._flush_seconds = flush_seconds
         self._entries: deque[Entry] = deque()
         self._dropped = 0
+        self._writing = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
@@ -101,6 +102,11 @@ class AccessLog:
             return
         self._entries.append(entry)
 
+    def flush(self) -> None:
+        """Write what waits now, on the caller's thread."""
+        with self._writing:
+            self._flush()
+
     def close(self, timeout_seconds: float) -> None:
         """Write what waits and end the thread; gives up after timeout_seconds."""
         self._stopped.set()
@@ -108,8 +114,8 @@ class AccessLog:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._flush_seconds):
-            self._flush()
-        self._flush()
+            self.flush()
+        self.flush()
 
     def _flush(self) -> None:
         while self._entries:

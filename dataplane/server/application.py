@@ -261,6 +261,8 @@ class Application:
         if slot is not None:
             slot.add(Counter.REQUESTS)
             slot.add(_status_counter(status))
+            slot.add(Counter.BODY_BYTES_IN, body.length or 0)
+            slot.add(Counter.BODY_BYTES_OUT, _body_bytes(response))
         if self._node.access_log is not None:
             self._node.access_log.add(self._entry(trace, status, response, body))
 

@@ -1,0 +1,167 @@
+"""One worker process: told its settings, opens its stores, serves its sockets, drains, exits.
+
+The protocol with the supervisor is that of dataplane.ipc.control. The heartbeat comes from the event loop itself, so a
+loop that hangs is seen; SIGABRT then prints every thread's stack (faulthandler) and ends the process. What the start
+allocated is frozen out of the garbage collector's sight, and its young generation made large: a request makes few
+cycles, and a full collection would be a pause of milliseconds for all connections.
+"""
+
+import asyncio
+import faulthandler
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from typing import Final
+
+import uvloop
+
+from dataplane.ipc import control
+from dataplane.ipc.settings import Settings, SettingsError, from_json
+from dataplane.ipc.slots import Slot, SlotError
+from dataplane.server.access import AccessLog
+from dataplane.server.build import BootError, build_node, close_node
+from dataplane.server.diskpool import DiskPools
+from dataplane.server.listener import Server
+from dataplane.server.listening import ConnectionCounters, open_server
+from dataplane.server.node import Node
+
+HEARTBEAT_SECONDS: Final = 0.5  # the supervisor looks for one every ten seconds
+CLOSE_SECONDS_MAX: Final = 5.0  # to finish commits and log lines after the drain
+GC_YOUNG_COUNT: Final = 20_000
+
+_log = logging.getLogger(__name__)
+
+
+def run(control_fd: int) -> int:
+    """Serve until told to stop. Returns the process's exit code."""
+    faulthandler.enable(all_threads=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = control.Channel.from_fd(control_fd)
+    try:
+        settings = _settings(channel)
+        if settings is None:
+            return control.EXIT_OK  # the supervisor died before it said anything
+        logging.basicConfig(
+            level=settings.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+        )
+        _raise_descriptor_limit()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Worker(settings, channel).run())
+    except (BootError, SettingsError, SlotError, control.ControlError) as error:
+        _fail(channel, str(error))
+        return control.EXIT_BOOT_FAILED
+    return control.EXIT_OK
+
+
+def _settings(channel: control.Channel) -> Settings | None:
+    if not __debug__:
+        raise BootError("assertions are switched off (python -O, PYTHONOPTIMIZE); they guard data and have to stay on")
+    message = channel.receive()
+    if message is None:
+        return None
+    if not isinstance(message, control.Start):
+        raise control.ControlError(f"expected Start, got {type(message).__name__}")
+    return from_json(message.settings)
+
+
+def _fail(channel: control.Channel, reason: str) -> None:
+    print(f"worker cannot start: {reason}", file=sys.stderr)
+    try:
+        channel.send(control.Failed(reason))
+    except OSError:
+        return  # the supervisor is gone too; the exit code is all that is left
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as we may have: a connection, a file and a staged file for each client."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Worker:
+    """The life of one worker on its event loop."""
+
+    def __init__(self, settings: Settings, channel: control.Channel) -> None:
+        self._settings = settings
+        self._channel = channel
+        self._stop = asyncio.Event()
+        self._deadline = 0.0  # on the loop's clock
+
+    async def run(self) -> None:
+        """Serve until stopped, then drain. Raises BootError."""
+        settings, loop = self._settings, asyncio.get_running_loop()
+        slot = Slot(settings.slot_fd)
+        slot.begin(os.getpid())
+        access_log = AccessLog(_stdout_write) if settings.access_log else None
+        limits = settings.limits
+        pools = DiskPools(limits.metadata_threads_count, limits.data_threads_count, limits.pool_queue_count_max)
+        node = build_node(settings, loop, pools, slot, access_log)
+        server = await open_server(node, pools)
+        loop.add_signal_handler(signal.SIGTERM, self._stop_within, settings.drain_seconds)
+        loop.add_reader(self._channel.fileno(), self._told)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_YOUNG_COUNT, 50, 1000)
+        heartbeat = asyncio.create_task(_beat(slot, ConnectionCounters(server, pools, slot)))
+        self._channel.send(control.Ready(os.getpid()))
+        await self._stop.wait()
+        await self._drain(server, node)
+        await node.copies.stop()
+        await loop.run_in_executor(None, close_node, node)
+        if access_log is not None:
+            access_log.close(CLOSE_SECONDS_MAX)
+        heartbeat.cancel()
+        pools.close()
+
+    async def _drain(self, server: Server, node: Node) -> None:
+        """Finish what runs, pending copies too, within a deadline that a later Stop may move."""
+        loop = asyncio.get_running_loop()
+        drained = asyncio.gather(server.drain(), node.copies.wait())
+        while not drained.done() and (left := self._deadline - loop.time()) > 0:
+            await asyncio.wait([drained], timeout=min(left, HEARTBEAT_SECONDS))
+        if not drained.done():
+            _log.warning("stopping with requests under way: the time to drain is over")
+            drained.cancel()
+        server.abort()
+
+    def _told(self) -> None:
+        """The control channel is readable: take all messages. End of file means that the supervisor died."""
+        try:
+            while True:
+                message = self._channel.receive_nowait()
+                if message is None:
+                    asyncio.get_running_loop().remove_reader(self._channel.fileno())
+                    self._stop_within(self._settings.drain_seconds)
+                    return
+                if isinstance(message, control.Stop):
+                    self._stop_within(message.seconds)
+                elif isinstance(message, control.LogLevel):
+                    logging.getLogger().setLevel(message.level.upper())
+                else:
+                    raise control.ControlError(f"unexpected {type(message).__name__}")
+        except BlockingIOError:
+            return
+        except control.ControlError as error:
+            _log.error("control channel: %s; stopping", error)
+            self._stop_within(self._settings.drain_seconds)
+
+    def _stop_within(self, seconds: float) -> None:
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._stop.set()
+
+
+async def _beat(slot: Slot, counters: ConnectionCounters) -> None:
+    while True:
+        counters.update()
+        slot.beat(time.monotonic_ns())
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+def _stdout_write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(sys.stdout.fileno(), view) :]

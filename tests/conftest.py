@@ -1,0 +1,35 @@
+"""Fixtures of the tests that talk to a server: one in-process server a module, a client and a container a test."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import InProcessServer, WireClient
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessServer]:
+    """A server over an empty root."""
+    started = InProcessServer(tmp_path_factory.mktemp("root"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def client(server: InProcessServer) -> Iterator[WireClient]:
+    """A signing client of the account."""
+    opened = server.client()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def container(client: WireClient) -> str:
+    """The path of a new container, `/name`."""
+    path = f"/container{next(_numbers)}"
+    answer = client.request("PUT", path, {"restype": "container"})
+    assert answer.status == 201
+    return path

@@ -1,0 +1,72 @@
+"""The access log: one line per request, with Azure's names and without secrets."""
+
+import base64
+import json
+import threading
+
+import pytest
+
+from dataplane.server import access
+from dataplane.server.access import AccessLog, Entry
+from tests.support import KEY, InProcessServer, WireClient
+
+ENTRY = Entry(
+    ticks=17_000_000_000_000_000, request_id="r", client_request_id="c", peer="10.0.0.1", secure=False, method="PUT",
+    operation="PUT_BLOB", account="acct", path="/acct/c/b", version="2023-11-03", status=201, code="", identity="SAS",
+    user_agent="agent", body_bytes_in=5, body_bytes_out=0, duration_ns=1_500_000,
+)  # fmt: skip
+
+
+def test_a_line() -> None:
+    found = json.loads(access.line(ENTRY))
+    assert found["category"] == "StorageWrite"
+    assert found["operationName"] == "PUT_BLOB"
+    assert found["statusText"] == "Success"
+    assert found["durationMs"] == 1.5
+    assert found["identity"] == {"type": "SAS"}
+    assert found["properties"]["requestBodySize"] == 5
+
+
+def test_requests_are_logged_without_secrets(server: InProcessServer, client: WireClient, container: str) -> None:
+    headers = {"user-agent": "tests/1 \u202e", "x-ms-client-request-id": "log-me"}
+    client.request("GET", container, {"restype": "container", "sig": "TOPSECRET"}, headers)
+    client.request("GET", container, {"restype": "container"}, headers)
+    lines = [line for line in server.log() if line["properties"]["clientRequestId"] == "log-me"]
+    assert [line["statusCode"] for line in lines] == [403, 200]
+    assert lines[1]["objectKey"] == f"/{client.account}{container}"
+    assert lines[1]["identity"] == {"type": "AccountKey"}
+    assert lines[1]["operationVersion"] == "2023-11-03"
+    text = b"".join(server.log_lines)
+    for secret in (b"TOPSECRET", KEY.encode(), base64.b64decode(KEY), b"SharedKey "):
+        assert secret not in text
+    assert text.isascii()
+
+
+def test_a_stalled_reader_costs_lines_not_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "BACKLOG_LINES_MAX", 3)
+    blocked, release, written = threading.Event(), threading.Event(), []
+
+    def write(data: bytes) -> None:
+        written.append(data)
+        blocked.set()
+        release.wait(10)
+
+    log = AccessLog(write, flush_seconds=0.001)
+    log.add(ENTRY)
+    assert blocked.wait(10)
+    for _ in range(5):
+        log.add(ENTRY)
+    release.set()
+    log.close(10)
+    lines = [json.loads(line) for line in b"".join(written).splitlines()]
+    assert [line["category"] for line in lines] == ["StorageWrite"] * 4 + ["Dropped"]
+    assert lines[-1]["count"] == 2
+
+
+def test_a_log_that_nobody_reads_any_more() -> None:
+    def write(data: bytes) -> None:
+        raise BrokenPipeError
+
+    log = AccessLog(write, flush_seconds=0.001)
+    log.add(ENTRY)
+    log.close(10)
