@@ -11,6 +11,7 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from dataplane.blobapi.authorization import AccountKeys, SasCache
+from dataplane.server.backgroundcopies import BackgroundCopies
 
 if TYPE_CHECKING:
     from dataplane.ipc.settings import AccountSettings, Settings
@@ -66,6 +67,7 @@ class Node:
     clock: Callable[[], int] = time.time_ns
     random: Random = field(default_factory=SystemRandom)
     sas_cache: SasCache = field(default_factory=SasCache)
+    copies: BackgroundCopies = field(default_factory=BackgroundCopies)
     slot: "Slot | None" = None
     access_log: "AccessLog | None" = None
     app: "Application" = field(init=False, repr=False)

@@ -1,0 +1,176 @@
+"""Find a copy's source, check that it may be read, and open it: a blob of an account of this node, or a remote URL.
+
+A URL is one of this node's when its host means an account that is served here (host style, whatever the name server
+says of it: the node recognises its own public names instead of connecting to them), or when it has the authority of the
+request itself, path style. Everything else is remote (remotesource.py).
+
+Reading a source is authorised like Get Blob: by the SAS in the URL, by public access, or, for an unsigned source in the
+same account, by the request itself when the account's key signed it. A caller with a SAS has to sign its source: its
+token was checked for the destination only. A local source is opened before anything is answered, so what is copied is
+one version of it, also when it is replaced or deleted meanwhile.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from dataplane.blobapi import conditions, limits
+from dataplane.blobapi.authorization import Caller, authorize
+from dataplane.blobapi.copysource import SourceHeaders, SourceUrl, TagOption
+from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.blobapi.message import Level, Request
+from dataplane.blobapi.model import AccessPolicy, BlobProperties, Block, ContainerState, PublicAccess
+from dataplane.blobapi.operations import SPECS, Operation
+from dataplane.blobapi.ranges import resolve
+from dataplane.server.addressing import Address, Hosts, locate
+from dataplane.server.call import Call
+from dataplane.server.handlers.shared import tags_match
+from dataplane.server.node import Account
+from dataplane.server.remotesource import open_remote
+from dataplane.store.staging import StagedFile
+from dataplane.store.store import BlobRef, OpenBlob
+
+Run = Callable[..., Awaitable[Any]]
+
+_READ: Final = SPECS[Operation.GET_BLOB]
+
+
+class Source(Protocol):
+    """An open source. `size` is what will be copied, in bytes; `blocks` the committed blocks that go along."""
+
+    size: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def properties(self) -> BlobProperties:
+        """What the source says of itself."""
+
+    async def fetch(self, run: Run, staged: StagedFile, progress: Callable[[int], None]) -> None:
+        """Write all of it to a staged file; `run` calls what blocks on a thread, `progress` hears the bytes so far.
+
+        Raises BlobError 412 CannotVerifyCopySource when the source ends early; StoreError."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class LocalSource:
+    """A blob of this node, or a range of it. Blocks are shared with the destination where the file system can."""
+
+    opened: OpenBlob
+    offset: int
+    size: int
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def properties(self) -> BlobProperties:
+        return self.opened.state.properties
+
+    async def fetch(self, run: Run, staged: StagedFile, progress: Callable[[int], None]) -> None:
+        whole = self.size <= limits.copy_foreground_bytes_max
+        piece = self.size if whole else limits.copy_piece_bytes_max
+        while staged.size < self.size:
+            wanted = min(piece, self.size - staged.size)
+            if await run(staged.copy_from, self.opened.fd, self.offset + staged.size, wanted) != wanted:
+                raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
+            progress(staged.size)
+
+    async def close(self) -> None:
+        self.opened.close()
+
+
+async def open_source(call: Call, asked: SourceHeaders, *, asynchronous: bool) -> Source:
+    """The source of a request, open and checked. `asynchronous` is Copy Blob, whose refusals are other ones than those
+    of the From URL operations.
+
+    Raises BlobError CannotVerifyCopySource (404, 403, 412, 304), BlobNotFound, SourceConditionNotMet, InvalidRange.
+    """
+    address = _own_address(call, asked.url)
+    if address is None:
+        settings = call.node.settings
+        return await open_remote(asked, dict(call.request.headers), settings.copy_sources, settings.copy_ca_file)
+    account = call.node.accounts.get(address.resource.account)
+    if account is None or address.resource.level is not Level.BLOB:
+        raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_404)
+    if asked.bearer or "versionid" in address.query:
+        raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_403)
+    caller = await _reader(call, account, address)
+    if asked.tag_option is TagOption.COPY and not caller.holds("t"):
+        raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_403)
+    return await _open_local(call, account, address, asked, asynchronous)
+
+
+def _own_address(call: Call, url: SourceUrl) -> Address | None:
+    """The source as a blob of this node; None for a URL that leads elsewhere. Raises BlobError for a bad one."""
+    settings = call.node.settings
+    names = {host: account.name for account in settings.accounts for host in account.host_names}
+    account = Hosts(settings.host_suffixes, names).account(url.authority)[1]
+    if account is not None:
+        known = account.removesuffix("-secondary") in call.node.accounts
+    else:
+        known = url.authority == call.request.host.lower()
+    if not known:
+        return None
+    return locate(url.text, url.authority, Hosts(settings.host_suffixes, names))
+
+
+async def _reader(call: Call, account: Account, address: Address) -> Caller:
+    """Who reads the source. Raises BlobError 403 CannotVerifyCopySource."""
+    if account is call.account and "sig" not in address.query and call.caller.permissions is None:
+        return call.caller
+    headers = {"x-ms-version": call.version}
+    tag_condition = call.request.headers.get("x-ms-source-if-tags")
+    if tag_condition:
+        headers["x-ms-if-tags"] = tag_condition
+    request = Request(
+        "GET", call.request.headers["x-ms-copy-source"], headers, address.resource, address.query, call.version,
+        secure=call.request.secure, peer=call.request.peer, host=address.host,
+    )  # fmt: skip
+    container: ContainerState | None = await call.node.pool.metadata(
+        account.store.container, address.resource.container
+    )
+
+    def policies(_: str) -> tuple[AccessPolicy, ...] | None:
+        return container.properties.policies if container is not None else None
+
+    def public_access(_: str) -> PublicAccess:
+        return container.properties.public_access if container is not None else PublicAccess.NONE
+
+    node = call.node
+    try:
+        return authorize(request, _READ, node.keys, policies, public_access, call.now, cache=node.sas_cache)
+    except BlobError as refusal:
+        message = refusal.message if refusal.code.status == 403 else None
+        raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_403, message=message) from None
+
+
+async def _open_local(
+    call: Call, account: Account, address: Address, asked: SourceHeaders, asynchronous: bool
+) -> LocalSource:
+    ref = BlobRef(address.resource.container, address.resource.blob, address.query.get("snapshot", ""))
+    opened = await call.node.pool.metadata(account.store.open_blob, ref)
+    if opened is None:
+        near = asynchronous and account is call.account
+        raise BlobError(ErrorCode.BLOB_NOT_FOUND if near else ErrorCode.CANNOT_VERIFY_COPY_SOURCE_404)
+    try:
+        state = opened.state
+        conditions.check_source(
+            asked.conditions, state.properties.etag, state.properties.last_modified, state.properties.tags, tags_match,
+            asynchronous=asynchronous,
+        )  # fmt: skip
+        if asked.range is not None:
+            found = resolve(asked.range, state.size)
+            return LocalSource(opened, found.offset, found.length)
+        return LocalSource(opened, 0, state.size, await _blocks(call, account, ref, opened))
+    except BaseException:
+        opened.close()
+        raise
+
+
+async def _blocks(call: Call, account: Account, ref: BlobRef, opened: OpenBlob) -> tuple[Block, ...]:
+    """The committed blocks of a whole source. A list that does not fit the open version belongs to a later one."""
+    if not opened.state.properties.block_list:
+        return ()
+    lists = await call.blocking(account.store.block_list, ref)
+    committed: tuple[Block, ...] = lists[0] if lists is not None else ()
+    return committed if sum(block.size for block in committed) == opened.state.size else ()
