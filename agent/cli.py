@@ -58,6 +58,7 @@ def serve(
     ] = None,
     tls_cert: Annotated[str | None, typer.Option(metavar="FILE", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[str | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
+    access_log: Annotated[bool | None, typer.Option(help="One line on standard error per request.")] = None,
 ) -> None:
     """Serve blobs until SIGTERM. Flags override the configuration file."""
     flags = Flags(
@@ -71,6 +72,7 @@ def serve(
         records=records,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        access_log=access_log,
     )
     _run(load(config, flags), announce_ready)
 
@@ -89,7 +91,10 @@ def quickstart_command(
 @app.command()
 def version() -> None:
     """Print the version."""
-    print(f"blobedge {metadata.version('blobedge')}")
+    try:
+        print(f"blobedge {metadata.version('blobedge')}")
+    except metadata.PackageNotFoundError:
+        print("blobedge from a checkout that is not installed")
 
 
 @config_app.command()

@@ -28,6 +28,7 @@ class Flags:
     records: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    access_log: bool | None = None
 
 
 def overlay(document: dict[str, Any], flags: Flags) -> dict[Path, str]:
@@ -44,6 +45,8 @@ def overlay(document: dict[str, Any], flags: Flags) -> dict[Path, str]:
 
     put(document, (), "listen", list(flags.listen) or None, "--listen")
     put(document, (), "workers", flags.workers, "--workers")
+    if flags.access_log is not None:
+        put(_table(document, "log"), ("log",), "access", flags.access_log, "--access-log")
     if flags.tls_cert is not None or flags.tls_key is not None:
         tls = _table(document, "tls")
         origins.setdefault(("tls",), "--tls-cert" if flags.tls_cert else "--tls-key")

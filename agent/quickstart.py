@@ -51,7 +51,8 @@ def prepare(root: str, port: int, workers: int | None) -> Prepared:
         os.makedirs(root, exist_ok=True)
     except OSError as error:
         raise OperatorError(f"cannot make the directory {root}: {error.strerror}") from None
-    flags = Flags(root=root, listen=[f"http://{HOST}:{port}"], account=ACCOUNT, key=KEY, workers=workers)
+    listen = [f"http://{HOST}:{port}"]
+    flags = Flags(root=root, listen=listen, account=ACCOUNT, key=KEY, workers=workers, access_log=False)
 
     async def announce(urls: Sequence[str]) -> None:
         token = account_sas(int(time.time()))

@@ -51,15 +51,15 @@ def serve(settings: Settings, channel: Channel, slot: Slot, *, obey: bool) -> No
     """Answer connections until Stop or the supervisor's end."""
     listeners = [socket.socket(fileno=listener.fd) for listener in settings.listeners]
     while True:
-        readable, _, _ = select.select([*listeners, channel], [], [], 0.1)
+        readable, _, _ = select.select([*listeners, channel.fileno()], [], [], 0.1)
         slot.beat(time.monotonic_ns())
-        for item in readable:
-            if item is channel:
-                message = channel.receive()
-                if message is None or (obey and isinstance(message, Stop)):
-                    return
-            else:
-                answer(item, slot)
+        if channel.fileno() in readable:
+            message = channel.receive()
+            if message is None or (obey and isinstance(message, Stop)):
+                return
+        for listener in listeners:
+            if listener in readable:
+                answer(listener, slot)
 
 
 def answer(listener: socket.socket, slot: Slot) -> None:
