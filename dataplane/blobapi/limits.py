@@ -100,6 +100,7 @@ linger_seconds_max: Final = 5.0  # after a last answer: how long unread input is
 linger_bytes_max: Final = 64 * MIB
 drain_idle_seconds: Final = 1.0  # a stopping worker lets a kept-alive connection idle this long before it closes it
 tls_handshake_seconds_max: Final = 10.0
+tls_shutdown_seconds_max: Final = 30.0  # includes sending what a closing connection still holds
 write_buffer_bytes_max: Final = 256 * KIB  # answers that a client does not take; then its next request waits
 
 # --- file bodies (ours) ---

@@ -37,6 +37,19 @@ class BodySource(Protocol):
         """No room: stop reading, and the idle deadline with it."""
 
 
+class NoSource:
+    """The source of a body that has nothing to send."""
+
+    def body_wanted(self) -> None:
+        return None
+
+    def body_resume(self) -> None:
+        return None
+
+    def body_pause(self) -> None:
+        return None
+
+
 class BufferPool:
     """Buffers for pieces, kept between uploads. Their sizes are `body_piece_bytes_min` and `_max`."""
 
@@ -165,6 +178,16 @@ class BodyReader:
     def started(self) -> bool:
         """Whether the handler has begun to read."""
         return self._started
+
+    @property
+    def touched(self) -> bool:
+        """Whether any byte has arrived."""
+        return self.complete or self._left != self.length or (self._filling is not None and self._filling.filled > 0)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the rest will never come."""
+        return self._error is not None
 
     def set_whole(self, data: bytes) -> None:
         """The complete body, when it arrived with the head."""

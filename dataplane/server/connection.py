@@ -135,25 +135,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         context.counters.open -= 1
         if not context.connections:
             context.emptied.set()
-        busy_before = self._state is State.BUSY
-        self._state = State.CLOSED
-        self._deadline.close()
-        self._pending = b""
-        if busy_before:
+        if self._state is State.BUSY:
             context.counters.disconnects += 1
-            if self._answering:
-                self._sender.abort(ClientDisconnected())
-            elif self._body is not None and not self._body.complete:
-                self._body.fail(ClientDisconnected())
-            elif self._task is not None:
-                self._task.cancel()
+        self._stop_request()
+        self._deadline.close()
 
     def pause_writing(self) -> None:
         self._sender.pause()
         self._flow()
-        if not self._answering:
-            self._unsent_seen = self._transport.get_write_buffer_size()
-            self._deadline.set(self._context.options.send_idle_seconds_max)
 
     def resume_writing(self) -> None:
         self._sender.resume()
@@ -169,7 +158,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._deadline.set(self._context.options.drain_idle_seconds)
 
     def abort(self) -> None:
-        """Close now; a handler that runs is cancelled."""
+        """Close now; a handler that runs is cancelled, a body that is incomplete fails."""
+        self._stop_request()
         self._transport.abort()
 
     @property
@@ -183,7 +173,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         assert self._request is not None
         if self._state is not State.BUSY:
             return
-        if self._request.expects_continue:
+        if self._request.expects_continue and self._body is not None and not self._body.touched:
             self._sender.write_continue(CONTINUE)
         if not self._body_paused:
             self._deadline.set(self._context.options.body_idle_seconds_max)
@@ -221,7 +211,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._pending = data
             if len(data) > limits.pipelined_bytes_max or not self._reading:
                 self._flow()
-            if not data and self._state is State.READ:
+            if self._sender.paused:
+                self._await_client()
+            elif not data and self._state is State.READ:
                 self._rest()
 
     def _continue(self) -> None:
@@ -235,8 +227,13 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._close()
         elif self._context.draining:
             self._deadline.set(self._context.options.drain_idle_seconds)
-        elif not self._sender.paused:
+        else:
             self._deadline.set(self._context.options.keep_alive_seconds_max)
+
+    def _await_client(self) -> None:
+        """The next request waits until the client has taken enough of the answers."""
+        self._unsent_seen = self._transport.get_write_buffer_size()
+        self._deadline.set(self._context.options.send_idle_seconds_max)
 
     def _partial(self, data: bytes) -> None:
         try:
@@ -269,7 +266,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             return self._begin_body(request, rest)
         if self._context.try_sync is not None and self._try_sync(request):
             return rest
-        self._spawn(request, BodyReader(0, self, self._context.buffers))
+        self._deadline.clear()
+        self._spawn(request, self._context.empty_body)
         return rest
 
     def _begin_body(self, request: RawRequest, rest: bytes) -> bytes:
@@ -310,8 +308,6 @@ class HttpConnection(asyncio.BufferedProtocol):
         return True
 
     def _spawn(self, request: RawRequest, body: BodyReader) -> None:
-        if self._body is None:
-            self._deadline.clear()
         self._task = self._context.loop.create_task(self._handle(request, body))
 
     async def _handle(self, request: RawRequest, body: BodyReader) -> None:
@@ -338,7 +334,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Nobody is left to answer."""
         self._release_body()
         if self._state is not State.CLOSED:
-            self._transport.abort()
+            self.abort()
 
     # --- input outside of READ ---
 
@@ -377,7 +373,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif self._state is State.LINGER:
             self._discard_left -= len(data)
             if self._discard_left < 0:
-                self._transport.abort()
+                self.abort()
 
     def _feed_chunks(self, data: memoryview) -> bytes:
         """Decode chunks into the body; what is left after its end."""
@@ -401,7 +397,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _respond(self, response: Response) -> None:
         """Answer the request in work."""
-        if self._state is not State.BUSY:
+        if self._state is not State.BUSY or self._transport.is_closing():
             discard(response)
             self._release_body()
             return
@@ -418,7 +414,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Whether the rest of the body is short and will come, so that the connection can be kept."""
         if body.complete:
             return True
-        if body.missing is None or (request.expects_continue and not body.started):
+        if body.failed or body.missing is None or (request.expects_continue and not body.started):
             return False
         return body.missing <= limits.body_drain_bytes_max and not self._eof
 
@@ -468,19 +464,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         """The request in work is over; go on with `data`."""
         self._state = State.READ
         self._pending = b""
-        if data:
-            self._process(data)
-        else:
-            self._flow()
-            self._rest()
+        self._process(data)
 
     def _answer_failed(self, error: Exception) -> None:
         """Before the first byte another answer is possible; after it the client has to see a broken one."""
-        head_only = False
         if not self._sender.begun:
             instead = refusal(error, self._context.clock) if isinstance(error, BlobError) else self._bug(error)
             self._close_after = self._close_after or instead.close
-            self._send(instead, head_only)
+            self._send(instead, head_only=False)
             return
         self._answering = False
         if isinstance(error, FileTruncated):
@@ -489,7 +480,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif not isinstance(error, ConnectionError):
             log.warning("an answer broke off: %r", error)
         self._release_body()
-        self._transport.abort()
+        self.abort()
 
     def _refuse(self, error: BlobError) -> None:
         """Answer what is not a request, and close."""
@@ -509,6 +500,20 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # --- ends ---
 
+    def _stop_request(self) -> None:
+        """The connection is over: whoever works on its request learns it. Nothing is written from here on."""
+        state, self._state = self._state, State.CLOSED
+        self._pending = b""
+        if state is not State.BUSY:
+            return
+        if self._answering:
+            self._sender.abort(ClientDisconnected())
+            self._release_body()
+        elif self._body is not None and not self._body.complete:
+            self._body.fail(ClientDisconnected())
+        elif self._task is not None:
+            self._task.cancel()
+
     def _release_body(self) -> None:
         if self._body is not None:
             self._body.release()
@@ -521,7 +526,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._state = State.LINGER
         self._discard_left = limits.linger_bytes_max
         self._pending = b""
-        if self._eof:
+        if self._eof or self._transport.is_closing():
             self._close()
             return
         if self._transport.can_write_eof():
@@ -566,7 +571,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._last_look = True
                 self._deadline.set(_LAST_LOOK_SECONDS)
             return
-        if self._sender.paused and self._took_some():
+        if (self._sender.paused or self._state is State.CLOSED) and self._took_some():
             return
         self._context.counters.timeouts += 1
         if self._state is State.READ and not self._sender.paused:
@@ -574,7 +579,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif self._state is State.BUSY and not self._answering and self._body is not None:
             self._body.fail(BlobError(ErrorCode.REQUEST_TIMEOUT, close=True))
         else:
-            self._transport.abort()
+            self.abort()
 
     def _took_some(self) -> bool:
         """Whether the client took bytes of what the transport holds since the last look; then it gets more time."""

@@ -85,7 +85,7 @@ async def serve(
                 ssl=tls,
                 backlog=limits.accept_backlog_max,
                 ssl_handshake_timeout=limits.tls_handshake_seconds_max if secure else None,
-                ssl_shutdown_timeout=limits.linger_seconds_max if secure else None,
+                ssl_shutdown_timeout=limits.tls_shutdown_seconds_max if secure else None,
             )
         )
     return Server(context, servers)

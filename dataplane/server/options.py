@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from dataplane.blobapi import limits
 from dataplane.blobapi.message import Response
 from dataplane.server.answer import DateLine
-from dataplane.server.body import BodyReader, BufferPool
+from dataplane.server.body import BodyReader, BufferPool, NoSource
 from dataplane.server.diskpool import DiskPool, DiskPools
 from dataplane.server.head import RawRequest
 
@@ -76,10 +76,12 @@ class ServerContext:
     try_sync: TrySync | None = field(init=False)
     date: DateLine = field(init=False)
     receive_buffer: memoryview = field(init=False)
+    empty_body: BodyReader = field(init=False)  # of all requests without one; reading it changes nothing
 
     def __post_init__(self) -> None:
         self.try_sync = getattr(self.app, "try_sync", None)
         self.date = DateLine(self.clock)
+        self.empty_body = BodyReader(0, NoSource(), self.buffers)
         self.receive_buffer = memoryview(bytearray(limits.receive_buffer_bytes))
 
     @property

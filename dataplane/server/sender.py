@@ -182,11 +182,9 @@ class AnswerSender:
     async def _flush(self) -> None:
         """Wait until the transport holds nothing, so that the socket may be written to directly."""
         self._transport.set_write_buffer_limits(high=0)
-        try:
-            while self.paused:
-                await self._writable()
-        finally:
-            self._transport.set_write_buffer_limits(high=limits.write_buffer_bytes_max)
+        while self.paused:
+            await self._writable()
+        self._transport.set_write_buffer_limits(high=limits.write_buffer_bytes_max)
 
     async def _writable(self) -> None:
         if not self.paused:
