@@ -1,8 +1,8 @@
 """Get Blob Tags and Set Blob Tags.
 
-Tags are beside the blob: setting them changes neither its ETag nor its Last-Modified. Conditions are x-ms-if-tags and,
-as newer clients send them, the four usual ones under names of their own (x-ms-blob-if-match and so on). Reading takes
-no lease id, but a wrong one fails; writing to a leased blob needs it (the service's own SDK tests).
+Tags are beside the blob: setting them changes neither its ETag nor its Last-Modified. Conditions are x-ms-if-tags and
+the four usual ones, which newer clients send under names of their own here (x-ms-blob-if-match and so on). Reading
+needs no lease id, but a wrong one fails; writing to a leased blob needs it (the service's own SDK tests).
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,8 @@ from dataplane.blobapi.message import Response
 from dataplane.blobapi.model import BlobProperties, BlobState
 from dataplane.blobapi.operations import Operation
 from dataplane.server.call import Call, Handler
+from dataplane.server.handlers.properties import write_existing
+from dataplane.server.handlers.reads import checked_ref
 from dataplane.server.handlers.shared import XML, blob_not_found, blob_ref, lease_id, tags_match
 
 _CONDITIONS: Final = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
@@ -27,11 +29,12 @@ async def get_blob_tags(call: Call) -> Response:
     """REST page "Get Blob Tags", of a blob or a snapshot. Raises BlobError BlobNotFound, ConditionNotMet, and those of
     leases."""
     given, wanted = lease_id(call), _conditions(call)
-    state = await call.read(call.store.stat_blob, blob_ref(call))
+    state = await call.read(call.store.stat_blob, checked_ref(call))
     if state is None:
         raise await blob_not_found(call)
     properties = state.properties
-    leases.check_blob_use(state.lease, given, call.now, properties.last_modified, Use.READ)
+    if not state.snapshot:
+        leases.check_blob_use(state.lease, given, call.now, properties.last_modified, Use.READ)
     conditions.check_read(wanted, properties.etag, properties.last_modified, properties.tags, tags_match)
     return Response(200, [XML], tags.render(properties.tags))
 
@@ -54,16 +57,14 @@ async def set_blob_tags(call: Call) -> Response:
         conditions.check_write(wanted, properties.etag, properties.last_modified, properties.tags, tags_match)
         return replace(properties, tags=new)
 
-    await call.write(call.store.update(blob_ref(call), decide))
+    await write_existing(call, call.store.update(blob_ref(call), decide))
     return Response(204)
 
 
 def _conditions(call: Call) -> ConditionalHeaders:
     headers = call.request.headers
-    found = {name: headers[f"x-ms-blob-{name}"] for name in _CONDITIONS if f"x-ms-blob-{name}" in headers}
-    if tags_condition := headers.get("x-ms-if-tags"):
-        found["x-ms-if-tags"] = tags_condition
-    return conditions.parse_conditions(found)
+    own = {name: headers[f"x-ms-blob-{name}"] for name in _CONDITIONS if f"x-ms-blob-{name}" in headers}
+    return conditions.parse_conditions({**headers, **own})
 
 
 HANDLERS: Final[Mapping[Operation, Handler]] = {
