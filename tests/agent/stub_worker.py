@@ -50,8 +50,9 @@ def main() -> int:
 def serve(settings: Settings, channel: Channel, slot: Slot, *, obey: bool) -> None:
     """Answer connections until Stop or the supervisor's end."""
     listeners = [socket.socket(fileno=listener.fd) for listener in settings.listeners]
+    watched: list[socket.socket | int] = [*listeners, channel.fileno()]
     while True:
-        readable, _, _ = select.select([*listeners, channel.fileno()], [], [], 0.1)
+        readable, _, _ = select.select(watched, [], [], 0.1)
         slot.beat(time.monotonic_ns())
         if channel.fileno() in readable:
             message = channel.receive()
