@@ -22,6 +22,7 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.message import FileBody, Level, Request, Response
 from dataplane.blobapi.model import AccessPolicy, ContainerState, PublicAccess
 from dataplane.blobapi.operations import Operation, OperationSpec, route
+from dataplane.blobapi.serviceproperties import ServiceProperties
 from dataplane.blobapi.uri import check_blob_name, check_container_name
 from dataplane.ipc.slots import Counter
 from dataplane.server import access, refusals
@@ -30,7 +31,7 @@ from dataplane.server.body import ClientDisconnected
 from dataplane.server.call import Body, Call, EmptyBody, Handler, SyncHandler
 from dataplane.server.head import RawRequest
 from dataplane.server.node import Account, Node
-from dataplane.server.serviceprops import service_properties
+from dataplane.server.serviceprops import local_service_properties, service_properties
 
 SERVER: Final = "Windows-Azure-Blob/1.0 blobedge"  # the first product is what SDKs and tools look for
 
@@ -113,6 +114,8 @@ class Application:
             handler = self._sync_handlers.get(spec.operation)
             if handler is None or not account.store.local():
                 return None
+            if not request.version:
+                request.version = _default_version(local_service_properties(account))
             name = request.resource.container
             container = account.store.container(name) if needs_container(request) else None
             response = handler(self._authorized(trace, request, spec, account, container, body))
@@ -152,6 +155,8 @@ class Application:
             request, spec, account = self._routed(trace, outer)
             if allowed is not None and spec.operation not in allowed:
                 raise BlobError(ErrorCode.INVALID_INPUT, reason="The operation is not supported in a batch.")
+            if not request.version:
+                request.version = _default_version(await service_properties(self._node, account))
             container = await self._container(request, account) if needs_container(request) else None
             call = self._authorized(trace, request, spec, account, container, body)
             return await self._handlers[spec.operation](call)
@@ -161,16 +166,16 @@ class Application:
             return self._failed(error, trace)
 
     def _routed(self, trace: _Trace, outer: Call | None) -> tuple[Request, OperationSpec, Account]:
-        """Everything before authorisation. Raises BlobError."""
+        """Everything before authorisation; the version is still "" when the request does not say. Raises BlobError."""
         raw = trace.raw
         address = locate(raw.target, raw.headers.get("host", ""), self._hosts)
         request = _request(raw, address)
         trace.request, trace.secondary = request, address.secondary
-        if outer is None:
-            request.version = versions.accepted_version(raw.headers.get("x-ms-version"), address.query.get("sv"))
-        else:
+        if outer is not None:
             request.version = outer.version
             _check_part(request, outer)
+        elif "x-ms-version" in raw.headers or "sv" in address.query:
+            request.version = versions.accepted_version(raw.headers.get("x-ms-version"), address.query.get("sv"))
         spec = trace.spec = route(request)
         account = trace.account = self._node.accounts.get(request.resource.account)
         if account is None:
@@ -302,6 +307,11 @@ def _request(raw: RawRequest, address: Address) -> Request:
         content_length=raw.content_length,
         chunked=raw.chunked,
     )
+
+
+def _default_version(properties: ServiceProperties) -> str:
+    """What a request without a version is answered as (REST page "Set Blob Service Properties")."""
+    return properties.default_service_version or versions.NEWEST
 
 
 def _check_part(request: Request, outer: Call) -> None:

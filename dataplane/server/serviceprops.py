@@ -19,5 +19,10 @@ _decoded = lru_cache(maxsize=DECODED_ENTRIES_MAX)(serviceproperties.load)
 async def service_properties(node: Node, account: Account) -> ServiceProperties:
     """The properties as they are now. Raises StoreError; BlobError ServerBusy when the pool is full."""
     if account.store.local():
-        return _decoded(account.store.service_properties())
+        return local_service_properties(account)
     return _decoded(await node.pool.metadata(account.store.service_properties))
+
+
+def local_service_properties(account: Account) -> ServiceProperties:
+    """The same where the store is quick enough for the event loop. Raises StoreError."""
+    return _decoded(account.store.service_properties())

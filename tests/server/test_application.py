@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.blobapi.operations import Operation
+from dataplane.blobapi.versions import NEWEST
 from dataplane.ipc.settings import MappedContainer
 from dataplane.server.handlers import HANDLERS
 from tests.support import KEY, SECOND_KEY, InProcessServer, WireClient
@@ -77,6 +78,19 @@ def test_version_that_is_none(client: WireClient, container: str, version: str) 
     answer = client.request("GET", container, {"restype": "container"}, version=version)
     assert (answer.status, answer.code) == (400, "InvalidHeaderValue")
     assert answer.xml().findtext("HeaderName") == "x-ms-version"
+
+
+def test_a_request_without_a_version_gets_the_accounts_default(client: WireClient, container: str) -> None:
+    def answered_as() -> str:
+        return client.request("GET", container, {"restype": "container"}, version=None).headers["x-ms-version"]
+
+    properties = {"restype": "service", "comp": "properties"}
+    document = "<StorageServiceProperties><DefaultServiceVersion>{}</DefaultServiceVersion></StorageServiceProperties>"
+    assert answered_as() == NEWEST
+    assert client.request("PUT", "/", properties, None, document.format("2015-04-05").encode()).status == 202
+    assert answered_as() == "2015-04-05"
+    assert client.request("PUT", "/", properties, None, document.format("").encode()).status == 202
+    assert answered_as() == NEWEST
 
 
 # --- who may ---
