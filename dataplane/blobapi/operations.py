@@ -169,6 +169,7 @@ _SERVICE: Final[Mapping[tuple[str, str, str], Operation]] = {
     ("GET", "service", "stats"): _O.GET_SERVICE_STATS,
     ("POST", "service", "userdelegationkey"): _O.GET_USER_DELEGATION_KEY,
     ("POST", "", "batch"): _O.SERVICE_BATCH,
+    ("POST", "container", "batch"): _O.SERVICE_BATCH,  # what the Node SDK sends when the account is in the path
     ("GET", "", "blobs"): _O.FIND_BLOBS_BY_TAGS,
 }
 _CONTAINER: Final[Mapping[tuple[str, str], Operation]] = {

@@ -112,6 +112,17 @@ def test_tiers_below_a_container(client: WireClient, container: str) -> None:
     assert client.request("HEAD", f"/{container}/b").headers["x-ms-access-tier"] == "Cool"
 
 
+def test_the_batch_of_an_account_in_the_path(client: WireClient, container: str) -> None:
+    """The Node SDK takes the account in a path-style address for a container."""
+    body = (
+        f"--{BOUNDARY}\r\nContent-Type: application/http\r\n\r\n{_part('DELETE', f'/{container}/a')}\r\n--{BOUNDARY}--"
+    )
+    headers = {"content-type": f"multipart/mixed; boundary={BOUNDARY}"}
+    answer = client.request("POST", "", {"restype": "container", "comp": "batch"}, headers, body.encode())
+    assert answer.status == 202
+    assert _names(client, container) == ["b", "c"]
+
+
 def test_as_many_parts_as_allowed(client: WireClient, container: str) -> None:
     parts = [_part("DELETE", f"/{container}/none{number}") for number in range(256)]
     assert {code for _, code in _answers(_submit(client, parts))} == {"BlobNotFound"}
