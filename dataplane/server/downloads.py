@@ -19,6 +19,7 @@ from dataplane.blobapi.message import FileBody
 from dataplane.blobapi.ranges import ByteRange
 from dataplane.server.call import Call
 from dataplane.store.errors import StorageUnavailable, translated
+from dataplane.store.mount import Mount
 from dataplane.store.staging import StagedFile
 
 MD5_REQUEST: Final = "x-ms-range-get-content-md5"
@@ -59,7 +60,12 @@ class CheckedRead:
         """Headers to add and the body. `fd` stays the caller's, unless the body is a FileBody with it."""
         if self._structured:
             headers = [(structured.BODY_HEADER, structured.BODY_VALUE), (structured.LENGTH_HEADER, str(length))]
-            return headers, await call.blocking(_structured_body, call, fd, offset, length)
+            message = _Message(call.store.mount, fd, offset, length)
+            try:
+                return headers, await call.blocking(message.make)
+            except BaseException:
+                message.close()
+                raise
         if self._md5 or self._crc64:
             header, content = await call.blocking(_range_checksum, fd, offset, length, self._md5)
             return [header], content
@@ -107,14 +113,31 @@ class _Reader:
         return piece
 
 
-def _structured_body(call: Call, fd: int, offset: int, length: int) -> bytes | FileBody:
-    message = structured.encode(_Reader(fd, offset), length)
-    if length <= limits.range_checksum_bytes_max:
-        return b"".join(message)
-    staged = StagedFile(call.store.mount)  # not the container's mount, which may be read-only
-    try:
-        for piece in message:
-            staged.write(piece)
-        return FileBody(os.dup(staged.fd), 0, staged.size)
-    finally:
-        staged.discard()
+class _Message:
+    """A structured body in the making. It keeps the descriptor that it opens, as the caller may be cancelled while
+    another thread works; make()'s result is the caller's, close() is for when it never got it."""
+
+    def __init__(self, mount: Mount, fd: int, offset: int, length: int) -> None:
+        """`mount` is where to write a long message: not the blob's own, which may be read-only."""
+        self._mount = mount
+        self._reader = _Reader(fd, offset)
+        self._length = length
+        self._body: bytes | FileBody = b""
+
+    def make(self) -> bytes | FileBody:
+        """The body. Raises StoreError."""
+        pieces = structured.encode(self._reader, self._length)
+        if self._length <= limits.range_checksum_bytes_max:
+            return b"".join(pieces)
+        staged = StagedFile.create(self._mount)
+        try:
+            for piece in pieces:
+                staged.write(piece)
+            self._body = FileBody(os.dup(staged.fd), 0, staged.size)
+        finally:
+            staged.discard()
+        return self._body
+
+    def close(self) -> None:
+        if isinstance(self._body, FileBody):
+            os.close(self._body.fd)

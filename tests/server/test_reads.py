@@ -1,13 +1,16 @@
 """Get Blob, Get Blob Properties, Get Blob Metadata over the wire: headers as recorded, ranges, conditions, refusals."""
 
 import hashlib
+import os
 from base64 import b64encode
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from azure.storage.blob import BlobSasPermissions, generate_blob_sas
 
 from dataplane.blobapi import limits
 from dataplane.blobapi.checksums import crc64, crc64_bytes
-from tests.support import Answer, WireClient
+from tests.support import ACCOUNT, KEY, Answer, WireClient
 
 BODY = b"hello world"
 MD5 = "XrY7u+Ae7tCTyyK7j1rNww=="
@@ -183,3 +186,40 @@ def test_a_large_blob_and_a_slice_of_it(client: WireClient, container: str) -> N
     assert client.request("GET", container + "/large").body == data
     answer = client.request("GET", container + "/large", headers={"range": "bytes=1000000-2999999"})
     assert answer.body == data[1_000_000:3_000_000]
+
+
+def test_headers_that_a_sas_overrides(client: WireClient, container: str, blob: str) -> None:
+    token = generate_blob_sas(
+        ACCOUNT, container[1:], "blob1", account_key=KEY, permission=BlobSasPermissions(read=True),
+        expiry=datetime.now(UTC) + timedelta(hours=1),
+        content_type="text/plain", content_disposition="attachment; filename=a", cache_control="no-store",
+    )  # fmt: skip
+    for method in ("GET", "HEAD"):
+        answer = client.send(method, f"/{ACCOUNT}{blob}?{token}", {"host": "127.0.0.1", "x-ms-version": RECORDED})
+        assert answer.status == 200
+        found = [answer.headers[name] for name in ("content-type", "content-disposition", "cache-control")]
+        assert found == ["text/plain", "attachment; filename=a", "no-store"]
+
+
+def test_no_descriptor_is_left(client: WireClient, container: str, blob: str) -> None:
+    """The server is in this process, so its descriptors are ours to count."""
+    put(client, container + "/empty", b"")
+    requests: list[tuple[str, dict[str, str]]] = [
+        (blob, {}),
+        (blob, {"x-ms-range": "bytes=2-3"}),
+        (blob, {"x-ms-range": "bytes=99-"}),
+        (blob, {"if-match": "0x1"}),
+        (blob, {"x-ms-lease-id": "nonsense"}),
+        (blob, {"x-ms-structured-body": "XSM/1.0; properties=crc64"}),
+        (blob, {"x-ms-range": "bytes=0-1", "x-ms-range-get-content-md5": "true"}),
+        (blob, {"x-ms-range-get-content-md5": "true"}),
+        (container + "/empty", {}),
+        (container + "/none", {}),
+    ]
+    for path, headers in requests:
+        client.request("GET", path, headers=headers)
+    before = len(os.listdir("/proc/self/fd"))
+    for path, headers in requests * 5:
+        client.request("GET", path, headers=headers)
+        client.request("HEAD", path, headers=headers)
+    assert len(os.listdir("/proc/self/fd")) <= before
