@@ -110,6 +110,14 @@ def _find_snapshot(place: Place, name: str, snapshot: str) -> Found | Missing:
     return Missing(path) if isinstance(opened, int) else Found(opened[0], path, opened[1])
 
 
+def container_exists(place: Place) -> bool:
+    """Whether the container's directory is there."""
+    fd = place.mount.open(place.directory, DIRECTORY)
+    if fd >= 0:
+        os.close(fd)
+    return fd >= 0
+
+
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
@@ -148,10 +156,8 @@ class _BlobJob(Job[BlobState]):
 
     def require_container(self) -> None:
         """Nothing may be made in a container that is not there."""
-        fd = self.mount.open(self.place.directory, DIRECTORY)
-        if fd < 0:
+        if not container_exists(self.place):
             raise BlobError(ErrorCode.CONTAINER_NOT_FOUND)
-        os.close(fd)
 
     def mark_tagged(self, properties: BlobProperties) -> None:
         """A marker that finding by tags starts from. It comes before the tags do; a stale one is harmless."""
@@ -195,7 +201,7 @@ class PutJob(_BlobJob):
         self._content: Final = content
         self._staged: StagedFile | None = None if isinstance(content, bytes) else content
         self._decide: Final = decide
-        self._blocks: Final = blocks
+        self._blocks = blocks
         self.needs_prepare = self._staged is not None and self.durable
         self._old: Found | None = None
         self._old_state: BlobState | None = None
@@ -215,7 +221,7 @@ class PutJob(_BlobJob):
             properties = replace(properties, block_list=blocklists.pack(self.place, self._blocks, lists))
             self.staged_fds += [self.own(fd) for fd in lists]
         if self._staged is None:
-            self._staged = StagedFile(self.mount)
+            self._staged = StagedFile.create(self.mount)
             assert isinstance(self._content, bytes)
             self._staged.write(self._content)
         self._seal_with(self._staged, properties)
@@ -307,7 +313,7 @@ class UpdateJob(_BlobJob):
         found, _ = self.look(self._snapshot)
         self._drop_copy()
         if found is not None:
-            self._copy = StagedFile(self.mount)
+            self._copy = StagedFile.create(self.mount)
             self._copied = found.seal
             self._copy.copy_from(found.fd, 0, found.seal.size)
             if self.durable:
@@ -459,7 +465,7 @@ class SnapshotJob(_BlobJob):
         found, state = self.look()
         self._decide(state)
         assert found is not None
-        self._staged = StagedFile(self.mount)
+        self._staged = StagedFile.create(self.mount)
         self._copied, self._state = found.seal, state
         self._staged.copy_from(found.fd, 0, found.seal.size)
         if self.durable:

@@ -1,11 +1,12 @@
 """Uncommitted blocks, and the commit that makes one plain file of them.
 
-    containers/NAME/blocks/KEY/meta       the blob's name and the length of its block ids
-    containers/NAME/blocks/KEY/b<id>      one file for each block
+    containers/NAME/blocks/KEY/meta       the blob's name, the length of its block ids, how its slots are chosen
+    containers/NAME/blocks/KEY/b<id>      a block in a file of its own
+    containers/NAME/blocks/KEY/data ...   blocks at their final place (slots.py)
 
 A block is durable when its Put Block is answered, survives restarts, and is seen by every worker. Staging an id again
-replaces the file. A commit assembles the new blob's file before it takes the lock; blocks are never changed by it, so a
-commit that fails, or a crash, leaves them as they were.
+replaces it. A commit prepares the new blob's file before it takes the lock; blocks are never changed by it, so a commit
+that fails, or a crash, leaves them as they were.
 """
 
 import json
@@ -17,20 +18,32 @@ from typing import Final, NoReturn
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block
-from dataplane.store import blobs, blocklists, smallfile
+from dataplane.store import blobs, blocklists, slots, smallfile
 from dataplane.store.blobs import DecideProperties, PutJob
-from dataplane.store.commit import Again
+from dataplane.store.commit import Again, fsync
 from dataplane.store.errors import translated
 from dataplane.store.files import Found
 from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place, blob_key
 from dataplane.store.records import Seal
+from dataplane.store.slots import StagedSlot
 from dataplane.store.staging import StagedFile
 from dataplane.store.trash import Trash, list_names
 
 _META: Final = "meta"
 _TO_FILE: Final = str.maketrans("/+", "_-")
 _TO_ID: Final = str.maketrans("_-", "/+")
+_NO_PROPERTIES: Final = BlobProperties(etag="", last_modified=0, created=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    """What the first block of an upload fixed."""
+
+    name: str
+    id_chars: int
+    slot_bytes: int  # 0: no slots
+    by_id: bool
 
 
 def directory_of(place: Place, name: str) -> str:
@@ -40,38 +53,102 @@ def directory_of(place: Place, name: str) -> str:
 
 def uncommitted(place: Place, name: str) -> dict[str, int]:
     """The uncommitted blocks of a blob: id to size in bytes, in the order of their ids."""
-    if place.mount.read_only:
+    fd = _open_directory(place, name)
+    if fd < 0:
         return {}
     try:
-        fd = os.open(directory_of(place, name), DIRECTORY, dir_fd=place.mount.containers_fd)
-    except (FileNotFoundError, NotADirectoryError):
+        found = slots.parse(os.listdir(fd))
+        sizes = {file_id: length for file_id, (_, length) in found.slots.items()}
+        sizes |= {file_id: os.stat(f"b{file_id}", dir_fd=fd).st_size for file_id in found.own}
+    except FileNotFoundError:  # a commit is taking the directory away
         return {}
-    try:
-        with os.scandir(fd) as entries:
-            found = {e.name[1:].translate(_TO_ID): e.stat().st_size for e in entries if e.name[0] == "b"}
     finally:
         os.close(fd)
-    return dict(sorted(found.items()))
+    return dict(sorted((file_id.translate(_TO_ID), size) for file_id, size in sizes.items()))
 
 
 def uncommitted_names(place: Place) -> list[str]:
     """The names of all blobs of a container that have uncommitted blocks, sorted."""
     if place.mount.read_only:
         return []
-    names = []
-    for key in list_names(place.mount.containers_fd, place.private("blocks")):
-        meta = _read_meta(place, place.private("blocks", key))
-        if meta is not None:
-            names.append(meta[0])
-    return sorted(names)
+    keys = list_names(place.mount.containers_fd, place.private("blocks"))
+    metas = (_read_meta(place, place.private("blocks", key)) for key in keys)
+    return sorted(meta.name for meta in metas if meta is not None and uncommitted(place, meta.name))
 
 
-def _read_meta(place: Place, directory: str) -> tuple[str, int] | None:
+def _open_directory(place: Place, name: str) -> int:
+    """A blob's block directory, -1 when there is none."""
+    if place.mount.read_only:
+        return -1
+    try:
+        return os.open(directory_of(place, name), DIRECTORY, dir_fd=place.mount.containers_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+
+
+def _read_meta(place: Place, directory: str) -> _Meta | None:
     data = smallfile.read(place.mount.containers_fd, f"{directory}/{_META}")
     if data is None:
         return None
     document = json.loads(data.decode("utf-8", "surrogateescape"))
-    return document["name"], document["id_chars"]
+    return _Meta(document["name"], document["id_chars"], document.get("slot_bytes", 0), document.get("by_id", False))
+
+
+def stage_block(place: Place, name: str, block_id: str, length: int | None) -> StagedFile:
+    """Where to write a block of `length` bytes (None: not known): its slot, or a file of its own. Raises StoreError.
+
+    Makes the block directory of a new upload, whose slots get the size of this block.
+    """
+    place.mount.require_writable()
+    if length is None or not place.mount.capabilities.local:
+        return StagedFile.create(place.mount)
+    directory = directory_of(place, name)
+    meta = _read_meta(place, directory)
+    if meta is None and length >= slots.SLOT_BYTES_MIN and blobs.container_exists(place):
+        new = _Meta(name, len(block_id), length, slots.counts_up(block_id))
+        for fd in _create_directory(place, directory, new):
+            try:
+                if place.durable:
+                    fsync(fd)
+            finally:
+                os.close(fd)
+        meta = _read_meta(place, directory)
+    if meta is None or meta.slot_bytes == 0 or meta.id_chars != len(block_id):
+        return StagedFile.create(place.mount)
+    fd = _open_directory(place, name)
+    if fd < 0:
+        return StagedFile.create(place.mount)
+    try:
+        file_id = block_id.translate(_TO_FILE)
+        slot = slots.claim(place.mount, fd, block_id, file_id, length, meta.slot_bytes, meta.by_id)
+    finally:
+        os.close(fd)
+    return slot if slot is not None else StagedFile.create(place.mount)
+
+
+def _create_directory(place: Place, directory: str, meta: _Meta) -> list[int]:
+    """Make a block directory with its meta file, whole by one rename. Returns descriptors of directories to sync."""
+    containers_fd, staging_fd = place.mount.containers_fd, place.mount.staging_fd
+    parent = directory.rpartition("/")[0]
+    changed = smallfile.make_directories(containers_fd, parent)
+    temporary = secrets.token_hex(12)
+    document = {"name": meta.name, "id_chars": meta.id_chars, "slot_bytes": meta.slot_bytes, "by_id": meta.by_id}
+    with translated("write blocks"):
+        os.mkdir(temporary, 0o700, dir_fd=staging_fd)
+        fd = os.open(f"{temporary}/{_META}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=staging_fd)
+        try:
+            os.write(fd, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+            if place.durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        try:
+            os.rename(temporary, directory, src_dir_fd=staging_fd, dst_dir_fd=containers_fd)
+        except OSError:  # another request made it first: ENOTEMPTY or EEXIST
+            os.unlink(f"{temporary}/{_META}", dir_fd=staging_fd)
+            os.rmdir(temporary, dir_fd=staging_fd)
+        changed.append(os.open(parent, DIRECTORY, dir_fd=containers_fd))
+    return changed
 
 
 class PutBlockJob(blobs._BlobJob):
@@ -86,92 +163,115 @@ class PutBlockJob(blobs._BlobJob):
         self._content: Final = content
         self._staged: StagedFile | None = None if isinstance(content, bytes) else content
         self._decide: Final = decide
+        self._slot_is_lost = False
         self.needs_prepare = self._staged is not None and self.durable
 
     def prepare(self) -> None:
         if self._staged is not None:
+            if self._slot_is_lost:
+                self._move_out(self._staged)
             self._staged.sync()
+
+    def _move_out(self, slot: StagedFile) -> None:
+        """The directory that the slot is in went away: keep the block in a file of its own."""
+        self._slot_is_lost = False
+        self._staged = StagedFile.create(self.mount)
+        self._staged.copy_from(slot.fd, slot.base, slot.size)
+        slot.discard()
 
     def stage(self) -> None:
         _, state = self.look()
         self._decide(state)
         if state is None:
             self.require_container()
-        self._make_directory()
+        self._require_directory()
         if self._staged is None:
             assert isinstance(self._content, bytes)
-            self._staged = StagedFile(self.mount)
+            self._staged = StagedFile.create(self.mount)
             self._staged.write(self._content)
             self.staged_fds.append(self._staged.fd)
 
-    def _make_directory(self) -> None:
-        """The blob's block directory with its meta file, made whole by one rename. Ids must have one length."""
+    def _require_directory(self) -> None:
+        """The blob's block directory, made if need be. Ids must have one length."""
         directory = directory_of(self.place, self.name)
         meta = _read_meta(self.place, directory)
         if meta is None:
-            self._create_directory(directory)
+            new = _Meta(self.name, len(self._block_id), 0, False)
+            for i, fd in enumerate(_create_directory(self.place, directory, new)):
+                self.sync_after(f"{self.place.private('blocks')}:{i}", fd)
             meta = _read_meta(self.place, directory)
-        if meta is not None and meta[1] != len(self._block_id):
-            raise BlobError(ErrorCode.INVALID_BLOB_OR_BLOCK)
-
-    def _create_directory(self, directory: str) -> None:
-        containers_fd, staging_fd = self.mount.containers_fd, self.mount.staging_fd
-        parent = directory.rpartition("/")[0]
-        for i, fd in enumerate(smallfile.make_directories(containers_fd, parent)):
-            self.sync_after(f"{parent}:{i}", fd)
-        temporary = secrets.token_hex(12)
-        meta = json.dumps({"name": self.name, "id_chars": len(self._block_id)}, ensure_ascii=False)
-        with translated("write blocks"):
-            os.mkdir(temporary, 0o700, dir_fd=staging_fd)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-            fd = self.own(os.open(f"{temporary}/{_META}", flags, 0o600, dir_fd=staging_fd))
-            os.write(fd, meta.encode("utf-8", "surrogateescape"))
-            if self.durable:
-                os.fsync(fd)
-            try:
-                os.rename(temporary, directory, src_dir_fd=staging_fd, dst_dir_fd=containers_fd)
-            except OSError:  # another request made it first: ENOTEMPTY or EEXIST
-                os.unlink(f"{temporary}/{_META}", dir_fd=staging_fd)
-                os.rmdir(temporary, dir_fd=staging_fd)
-            self.sync_after(parent, os.open(parent, DIRECTORY, dir_fd=containers_fd))
+        if meta is not None and meta.id_chars != len(self._block_id):
+            if uncommitted(self.place, self.name):
+                raise BlobError(ErrorCode.INVALID_BLOB_OR_BLOCK)
+            self.drop_blocks()  # a crash kept a commit from clearing up
+            self._require_directory()
 
     def publish(self) -> BlobState:
         staged = self._staged
         assert staged is not None
         directory = directory_of(self.place, self.name)
-        target = f"{directory}/b{self._block_id.translate(_TO_FILE)}"
-        containers_fd = self.mount.containers_fd
         with self.mount.lock(self.lock_key()):
-            try:
-                staged.rename_to(containers_fd, target)
-            except FileNotFoundError:  # a commit took the directory since
-                self._make_directory()
-                staged.rename_to(containers_fd, target)
-            self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
+            if isinstance(staged, StagedSlot):
+                self._name_slot(staged)
+            else:
+                self._name_file(staged, f"{directory}/b{self._block_id.translate(_TO_FILE)}")
+            self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=self.mount.containers_fd))
         return BlobState(self.name, 0, _NO_PROPERTIES)
 
-    def close(self) -> None:
-        super().close()
+    def _name_file(self, staged: StagedFile, target: str) -> None:
+        try:
+            staged.rename_to(self.mount.containers_fd, target)
+        except FileNotFoundError:  # a commit took the directory since
+            self._require_directory()
+            staged.rename_to(self.mount.containers_fd, target)
+
+    def _name_slot(self, slot: StagedSlot) -> None:
+        """The slot counts from here on, and an older file of the same id no longer. Raises Again when the file that it
+        is in is no longer the upload's."""
+        fd = _open_directory(self.place, self.name)
+        if fd >= 0:
+            self.own(fd)
+        if fd < 0 or not _is_same_file(slot.fd, fd):
+            self._slot_is_lost = self.needs_prepare = True
+            raise Again
+        file_id = self._block_id.translate(_TO_FILE)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        with translated("write block"):
+            os.close(os.open(f"s{file_id}.{slot.base:x}.{slot.size:x}", flags, 0o600, dir_fd=fd))
+        try:
+            os.unlink(f"b{file_id}", dir_fd=fd)
+        except FileNotFoundError:
+            return
+
+    def discard(self) -> None:
         if self._staged is not None:
             self._staged.discard()
 
+    def close(self) -> None:
+        super().close()
+        if self._staged is not None and not self._slot_is_lost:
+            self._staged.discard()
 
-_NO_PROPERTIES: Final = BlobProperties(etag="", last_modified=0, created=0)
+
+def _is_same_file(fd: int, directory_fd: int) -> bool:
+    try:
+        return os.stat(slots.DATA, dir_fd=directory_fd, follow_symlinks=False).st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A block of the new list: a range of a file."""
+    """A block of the new list: a range of an open file; `slot_id` when it is a slot of the upload's shared file."""
 
     block: Block
     fd: int
     offset: int
+    slot_id: str = ""
 
 
 class CommitJob(PutJob):
-    """Put Block List: assemble, then publish like any put."""
-
-    needs_prepare = True
+    """Put Block List: have the new blob's file ready, then publish like any put."""
 
     def __init__(
         self, place: Place, trash: Trash, name: str, entries: Sequence[tuple[str, str]], decide: DecideProperties
@@ -180,7 +280,6 @@ class CommitJob(PutJob):
         self.needs_prepare = True
         self._entries: Final = entries
         self._committed_seal: Seal | None = None
-        self._list: list[Block] = []
 
     def prepare(self) -> None:
         if self._staged is not None:
@@ -191,17 +290,57 @@ class CommitJob(PutJob):
         if state is None:
             self.require_container()
         pieces = self._resolve(found, state)
-        self._list = [piece.block for piece in pieces]
-        self._staged = StagedFile(self.mount)
-        for piece in pieces:
-            if self._staged.copy_from(piece.fd, piece.offset, piece.block.size) != piece.block.size:
-                raise Again  # the file that it comes from was cut meanwhile
+        self._blocks = [piece.block for piece in pieces]
+        self._staged = self._in_place(pieces) or self._assembled(pieces)
         if self.durable:
             self._staged.sync()
 
+    def _assembled(self, pieces: list[_Piece]) -> StagedFile:
+        staged = StagedFile.create(self.mount)
+        try:
+            for piece in pieces:
+                if staged.copy_from(piece.fd, piece.offset, piece.block.size) != piece.block.size:
+                    raise Again  # the file that it comes from was cut meanwhile
+        except BaseException:
+            staged.discard()
+            raise
+        return staged
+
+    def _in_place(self, pieces: list[_Piece]) -> StagedFile | None:
+        """The upload's shared file, when it is the blob or lacks little (slots.py)."""
+        if not any(piece.slot_id for piece in pieces):
+            return None
+        meta = _read_meta(self.place, directory_of(self.place, self.name))
+        fd = _open_directory(self.place, self.name)
+        if fd < 0 or meta is None:
+            return None
+        self.own(fd)
+        wanted, offset = [], 0
+        for piece in pieces:
+            slot_offset = piece.offset if piece.slot_id else None
+            wanted.append(slots.Wanted(piece.slot_id, piece.block.size, slot_offset, offset))
+            offset += piece.block.size
+        missing = slots.gaps(slots.seal(fd), wanted, meta.slot_bytes)
+        if missing is None:
+            return None
+        by_offset = {each.offset: piece for each, piece in zip(wanted, pieces, strict=True)}
+        with translated("open"):
+            data_fd = os.open(slots.DATA, os.O_RDWR | os.O_CLOEXEC, dir_fd=fd)
+        data = StagedFile(self.mount, data_fd, directory_fd=fd, name=slots.DATA)
+        for each in missing:
+            gap = StagedFile(self.mount, data_fd, base=each.offset)
+            piece = by_offset[each.offset]
+            if gap.copy_from(piece.fd, piece.offset, piece.block.size) != piece.block.size:
+                data.discard()
+                return None
+        if os.fstat(data_fd).st_size != offset:
+            data.discard()
+            return None
+        return data
+
     def _resolve(self, found: Found | None, state: BlobState | None) -> list[_Piece]:
         """Where each block of the list comes from. Raises BlobError InvalidBlockList."""
-        waiting = uncommitted(self.place, self.name)
+        waiting = self._uncommitted()
         committed: dict[str, _Piece] = {}
         self._committed_seal = None
         if found is not None and state is not None:
@@ -210,12 +349,9 @@ class CommitJob(PutJob):
                 committed[block.block_id] = _Piece(block, found.fd, offset)
                 offset += block.size
         pieces: list[_Piece] = []
-        opened: dict[str, int] = {}
         for kind, block_id in self._entries:
             if kind != "Committed" and block_id in waiting:
-                if block_id not in opened:
-                    opened[block_id] = self._open_block(block_id)
-                pieces.append(_Piece(Block(block_id, waiting[block_id]), opened[block_id], 0))
+                pieces.append(waiting[block_id])
             elif kind != "Uncommitted" and block_id in committed:
                 pieces.append(committed[block_id])
                 self._committed_seal = found.seal if found is not None else None
@@ -223,18 +359,50 @@ class CommitJob(PutJob):
                 _invalid()
         return pieces
 
-    def _open_block(self, block_id: str) -> int:
-        path = f"{directory_of(self.place, self.name)}/b{block_id.translate(_TO_FILE)}"
-        try:
-            return self.own(os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.mount.containers_fd))
-        except FileNotFoundError:
-            _invalid()
+    def _uncommitted(self) -> "_Waiting":
+        return _Waiting(self)
 
     def stage(self) -> None:
-        self._blocks = self._list  # type: ignore[misc]
         super().stage()
         if self._committed_seal is not None and (self._old is None or self._old.seal != self._committed_seal):
             raise Again
+
+
+class _Waiting(dict[str, _Piece]):
+    """The uncommitted blocks of a blob; a block's file is opened when it is asked for, and then kept open."""
+
+    def __init__(self, job: CommitJob) -> None:
+        super().__init__()
+        self._job = job
+        self._directory_fd = _open_directory(job.place, job.name)
+        self._found = slots.Contents()
+        if self._directory_fd >= 0:
+            job.own(self._directory_fd)
+            self._found = slots.parse(os.listdir(self._directory_fd))
+        self._data_fd = -1
+
+    def __contains__(self, block_id: object) -> bool:
+        file_id = str(block_id).translate(_TO_FILE)
+        return file_id in self._found.own or file_id in self._found.slots
+
+    def __missing__(self, block_id: str) -> _Piece:
+        file_id = block_id.translate(_TO_FILE)
+        if file_id in self._found.own:
+            fd = self._open(f"b{file_id}")
+            piece = _Piece(Block(block_id, os.fstat(fd).st_size), fd, 0)
+        else:
+            if self._data_fd < 0:
+                self._data_fd = self._open(slots.DATA)
+            offset, length = self._found.slots[file_id]
+            piece = _Piece(Block(block_id, length), self._data_fd, offset, file_id)
+        self[block_id] = piece
+        return piece
+
+    def _open(self, name: str) -> int:
+        try:
+            return self._job.own(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory_fd))
+        except FileNotFoundError:
+            raise Again from None
 
 
 def _invalid() -> NoReturn:

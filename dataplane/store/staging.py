@@ -13,47 +13,58 @@ _WRITEBACK_BYTES: Final = 8 * 1024 * 1024
 
 
 class StagedFile:
-    """A file being written. One writer at a time; writes go to the end.
+    """A file being written, or a part of one from `base` on. One writer at a time; writes go to the end.
 
-    Writeback starts while data still arrives, so that the sync at the end has little left to wait for.
+    Writeback starts while data still arrives, so that the sync at the end has little left to wait for. `directory_fd` and
+    `name` are where it can be renamed from; `linked` tells that discarding it removes that name.
     """
 
-    def __init__(self, mount: Mount) -> None:
-        mount.require_writable()
+    def __init__(
+        self, mount: Mount, fd: int, *, directory_fd: int = -1, name: str = "", base: int = 0, linked: bool = False
+    ) -> None:
         self._mount: Final = mount
-        self.name: Final = secrets.token_hex(12)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with translated("create"):
-            self._directory_fd: Final = mount.staging_lane()
-            self.fd = os.open(self.name, flags, 0o644, dir_fd=self._directory_fd)
-        self.size = 0
+        self._directory_fd: Final = directory_fd
+        self._linked = linked
         self._unwritten = 0
-        self._linked = True
+        self.name: Final = name
+        self.base: Final = base
+        self.fd = fd
+        self.size = 0
+
+    @classmethod
+    def create(cls, mount: Mount) -> "StagedFile":
+        """A new empty file. Raises StoreError."""
+        mount.require_writable()
+        name, directory_fd = secrets.token_hex(12), mount.staging_lane()
+        with translated("create"):
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=directory_fd)
+        return cls(mount, fd, directory_fd=directory_fd, name=name, linked=True)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append all of `data`. Raises StoreError."""
         view = memoryview(data)
         with translated("write"):
             while view:
-                count = os.pwrite(self.fd, view, self.size)
+                count = os.pwrite(self.fd, view, self.base + self.size)
                 self.size += count
                 self._unwritten += count
                 view = view[count:]
         if self._unwritten >= _WRITEBACK_BYTES:
-            syscalls.start_writeback(self.fd)
+            syscalls.start_writeback(self.fd, self.base, self.size)
             self._unwritten = 0
 
     def copy_from(self, source_fd: int, offset: int, length: int) -> int:
         """Append a range of another file without moving it through this process: shared blocks where the file system
         can (copy_file_range(2)). Returns how many bytes there were. Raises StoreError."""
-        if offset == 0 and self.size == 0 and length == os.fstat(source_fd).st_size:
+        if offset == self.base == self.size == 0 and length == os.fstat(source_fd).st_size:
             if self._mount.capabilities.reflink and syscalls.clone_file(self.fd, source_fd):
                 self.size = length
                 return length
         done = 0
         with translated("copy"):
             while done < length:
-                count = _copy_some(source_fd, self.fd, min(length - done, _COPY_BYTES), offset + done, self.size)
+                some, end = min(length - done, _COPY_BYTES), self.base + self.size
+                count = _copy_some(source_fd, self.fd, some, offset + done, end)
                 if count == 0:
                     break
                 done += count

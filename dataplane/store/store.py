@@ -146,7 +146,11 @@ class Store:
 
     def stage(self, container: str) -> StagedFile:
         """A file to write a blob's or a block's bytes to, on the container's mount. Raises StoreError."""
-        return StagedFile(self._require(container)[1].mount)
+        return StagedFile.create(self._require(container)[1].mount)
+
+    def stage_block(self, ref: BlobRef, block_id: str, length: int | None) -> StagedFile:
+        """The same for a block of `length` bytes, None when that is not known: at its final place where that works."""
+        return blocks.stage_block(self._require(ref.container)[1], ref.name, block_id, length)
 
     def put(
         self, ref: BlobRef, content: bytes | StagedFile, decide: DecideProperties, block_list: Sequence[Block] = ()

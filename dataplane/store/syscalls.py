@@ -54,9 +54,10 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
             return -code
 
 
-def start_writeback(fd: int) -> None:
-    """Begin writing a file's dirty pages without waiting (sync_file_range(2)); errors show at the fsync that follows."""
-    _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
+def start_writeback(fd: int, offset: int = 0, length: int = 0) -> None:
+    """Begin writing dirty pages of a range (0: to the end) without waiting (sync_file_range(2)). Errors show at the
+    fsync that follows."""
+    _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
 
 
 def set_top_directory(fd: int) -> None:
