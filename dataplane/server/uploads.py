@@ -4,7 +4,7 @@ A large body holds two pieces of memory whatever its length: a data thread hashe
 the other. Nothing is kept of a body that turns out too long, incomplete or wrong.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dataplane.blobapi import limits, structured
@@ -76,9 +76,10 @@ class Receiver:
         """Whether the content goes to a file, so that it is worth looking first whether it will be taken."""
         return self.length is None or self.length > limits.small_body_bytes_max
 
-    async def receive(self, container: str) -> Upload:
-        """The content. Raises BlobError Md5Mismatch, Crc64Mismatch, RequestBodyTooLarge, InvalidInput; StoreError."""
-        content = await (self._to_file(container) if self.large else self._to_memory())
+    async def receive(self, stage: Callable[[], StagedFile]) -> Upload:
+        """The content; `stage` makes the file for a large one. Raises BlobError Md5Mismatch, Crc64Mismatch,
+        RequestBodyTooLarge, InvalidInput; StoreError."""
+        content = await (self._to_file(stage) if self.large else self._to_memory())
         return Upload(content, self._digest, self._decoder is not None)
 
     async def _to_memory(self) -> bytes:
@@ -96,8 +97,8 @@ class Receiver:
         self._finish()
         return content
 
-    async def _to_file(self, container: str) -> StagedFile:
-        staged = await self._call.blocking(self._call.store.stage, container)
+    async def _to_file(self, stage: Callable[[], StagedFile]) -> StagedFile:
+        staged = await self._call.blocking(stage)
         try:
             async for piece in self._call.body.chunks():
                 await self._call.blocking(self._take, staged, piece)

@@ -5,6 +5,7 @@ worse.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from dataplane.blobapi.checksums import Purpose
@@ -28,7 +29,7 @@ async def put_blob(call: Call) -> Response:
     receiver = Receiver(call, Purpose.BLOB, put_blob_bytes_max(call.version))
     if receiver.large:
         await overwrite.check_early()
-    upload = await receiver.receive(call.request.resource.container)
+    upload = await receiver.receive(partial(call.store.stage, call.request.resource.container))
     etag = call.new_etag()
 
     def decide(current: BlobState | None) -> BlobProperties:

@@ -1,10 +1,12 @@
 """Put Block, Put Block List, Get Block List: a block blob in parts, in any order, from any number of connections."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from dataplane.blobapi import blocklist, checksums, conditions, leases, limits
 from dataplane.blobapi.checksums import BodyDigest, Purpose
+from dataplane.blobapi.copysource import check_no_pending
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.leases import Use
 from dataplane.blobapi.message import Response
@@ -40,13 +42,14 @@ async def put_block(call: Call) -> Response:
         lease = current.lease if current is not None else None
         modified = current.properties.last_modified if current is not None else 0
         leases.check_blob_use(lease, given, call.node.now(), modified, Use.WRITE)
+        check_no_pending(current, call.node.now())
 
     if receiver.large:
         current = await call.read(call.store.stat_blob, blob_ref(call))
         decide(current)
         if current is None:
             await blob_not_found(call)  # raises when even the container is absent
-    upload = await receiver.receive(call.request.resource.container)
+    upload = await receiver.receive(partial(call.store.stage_block, blob_ref(call), block_id, receiver.length))
     await call.write(call.store.put_block(blob_ref(call), block_id, upload.content, decide))
     return Response(201, [*upload.response_headers(), WRITE_ENCRYPTED])
 
