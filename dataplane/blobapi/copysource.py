@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from dataplane.blobapi import checksums, conditions, limits, metadata, tags
+from dataplane.blobapi import checksums, conditions, limits, metadata, tags, tiers
 from dataplane.blobapi.conditions import ConditionalHeaders
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState, CopyState, CopyStatus
@@ -172,8 +172,11 @@ def copied_properties(
     copy_tags: bool = False,
 ) -> BlobProperties:
     """The destination of Copy Blob and Copy Blob From URL: the source's properties and, unless the request has any of
-    its own, its metadata; tags only from the request or by COPY. Raises BlobError as metadata and tags do."""
+    its own, its metadata; tags only from the request or by COPY. From an archived source it comes back from there as
+    after Set Blob Tier. Raises BlobError as metadata and tags do, and for x-ms-rehydrate-priority."""
     own = metadata.from_headers(headers)
+    priority = tiers.parse_priority(headers.get(tiers.PRIORITY_HEADER))
+    coming = source.access_tier is AccessTier.ARCHIVE and access_tier not in (None, AccessTier.ARCHIVE)
     return BlobProperties(
         etag=etag,
         last_modified=now,
@@ -186,8 +189,10 @@ def copied_properties(
         content_md5=source.content_md5,
         metadata=own or source.metadata,
         tags=source.tags if copy_tags else tags.from_header(headers.get(tags.HEADER)),
-        access_tier=access_tier,
+        access_tier=AccessTier.ARCHIVE if coming else access_tier,
         tier_changed=now if access_tier is not None else None,
+        rehydrate_to=access_tier if coming else None,
+        rehydrate_priority=(priority or tiers.STANDARD) if coming else "",
     )
 
 
@@ -217,30 +222,32 @@ def uploaded_properties(
     return replace(base, tags=tagged, **taken)  # type: ignore[arg-type]
 
 
-def check_archived(source: BlobProperties, access_tier: AccessTier | None) -> None:
+def check_archived(source: BlobProperties, access_tier: AccessTier | None, now: int) -> None:
     """An archived source can only be copied to an online tier that the request names, which rehydrates it (REST page
-    "Copy Blob", "Copying archived blobs"). Raises BlobError BlobArchived."""
-    archived = source.access_tier is AccessTier.ARCHIVE
-    if archived and (access_tier is None or access_tier is AccessTier.ARCHIVE):
-        raise BlobError(ErrorCode.BLOB_ARCHIVED)
+    "Copy Blob", "Copying archived blobs"). Raises BlobError BlobArchived, BlobBeingRehydrated."""
+    if access_tier is None or access_tier is AccessTier.ARCHIVE:
+        tiers.check_online(source, now)
 
 
 # --- pending copies ---
 
 
-def observed(properties: BlobProperties, now: int) -> CopyState | None:
-    """The copy state as it is at `now`: a pending one that has been silent for too long has failed."""
+def observed(properties: BlobProperties, now: int) -> BlobProperties:
+    """The properties as they are at `now`: a pending copy that has been silent for too long has failed."""
     copy = properties.copy
     if copy is None or copy.status is not CopyStatus.PENDING:
-        return copy
+        return properties
     if now - properties.last_modified <= limits.copy_silence_seconds_max:
-        return copy
-    return replace(copy, status=CopyStatus.FAILED, completed=properties.last_modified, description=INTERRUPTED)
+        return properties
+    failed = replace(copy, status=CopyStatus.FAILED, completed=properties.last_modified, description=INTERRUPTED)
+    return replace(properties, copy=failed)
 
 
 def is_pending(properties: BlobProperties, now: int) -> bool:
     """Whether a copy to this blob is under way."""
-    copy = observed(properties, now)
+    if properties.copy is None:
+        return False
+    copy = observed(properties, now).copy
     return copy is not None and copy.status is CopyStatus.PENDING
 
 
@@ -279,7 +286,7 @@ def completed(current: BlobState | None, copy_id: str, etag: str, now: int) -> B
 
 def aborted(current: BlobState, copy_id: str, now: int) -> BlobProperties:
     """Abort Copy Blob. Raises BlobError NoPendingCopyOperation, CopyIdMismatch."""
-    copy = observed(current.properties, now)
+    copy = observed(current.properties, now).copy
     if copy is None or copy.status is not CopyStatus.PENDING:
         raise BlobError(ErrorCode.NO_PENDING_COPY_OPERATION)
     if copy.copy_id != copy_id:

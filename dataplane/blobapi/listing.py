@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dataplane.blobapi import limits, tags, xmlcodec
+from dataplane.blobapi.copysource import observed
 from dataplane.blobapi.dates import http_date
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.leases import lease_headers
@@ -133,8 +134,8 @@ class BlobRenderer:
         """From the copy state to the tags."""
         include = self._include
         text = "<ServerEncrypted>true</ServerEncrypted>"
-        if properties.copy is not None and include.copy:
-            text = _copy(properties.copy) + text
+        if include.copy and (copy := observed(properties, self._now).copy) is not None:
+            text = _copy(copy) + text
         if properties.tags and self._tagged:
             text += f"<TagCount>{len(properties.tags)}</TagCount>"
         text += "</Properties>"

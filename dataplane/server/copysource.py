@@ -10,13 +10,15 @@ token was checked for the destination only. A local source is opened before anyt
 one version of it, also when it is replaced or deleted meanwhile.
 """
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from dataplane.blobapi import conditions, limits
+from dataplane.blobapi import conditions, limits, tiers
 from dataplane.blobapi.authorization import Caller, authorize
-from dataplane.blobapi.copysource import SourceHeaders, SourceUrl, TagOption
+from dataplane.blobapi.copysource import SOURCE_HEADER, SourceHeaders, SourceUrl, TagOption
+from dataplane.blobapi.dates import parse_iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.message import Level, Request
 from dataplane.blobapi.model import AccessPolicy, BlobProperties, Block, ContainerState, PublicAccess
@@ -25,11 +27,12 @@ from dataplane.blobapi.ranges import resolve
 from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.call import Call
 from dataplane.server.handlers.shared import tags_match
-from dataplane.server.node import Account
+from dataplane.server.node import Account, Node
 from dataplane.server.remotesource import open_remote
 from dataplane.store.staging import StagedFile
-from dataplane.store.store import BlobRef, OpenBlob
+from dataplane.store.store import BlobRef, OpenBlob, Store
 
+T = TypeVar("T")
 Run = Callable[..., Awaitable[Any]]
 
 _READ: Final = SPECS[Operation.GET_BLOB]
@@ -40,10 +43,7 @@ class Source(Protocol):
 
     size: int
     blocks: tuple[Block, ...]
-
-    @property
-    def properties(self) -> BlobProperties:
-        """What the source says of itself."""
+    properties: BlobProperties
 
     async def fetch(self, run: Run, staged: StagedFile, progress: Callable[[int], None]) -> None:
         """Write all of it to a staged file; `run` calls what blocks on a thread, `progress` hears the bytes so far.
@@ -53,18 +53,42 @@ class Source(Protocol):
     async def close(self) -> None: ...
 
 
+class Kept(Generic[T]):
+    """A call on another thread whose result must not get lost when the caller is cancelled meanwhile: `value` has it
+    as soon as there is one."""
+
+    def __init__(self, function: Callable[..., T]) -> None:
+        self._function = function
+        self.value: T | None = None
+
+    def __call__(self, *args: Any) -> T:
+        self.value = self._function(*args)
+        return self.value
+
+
+async def metadata_call(node: Node, store: Store, function: Callable[..., T], *args: Any) -> T:
+    """A metadata read of any account's store (Call.read is for the request's own)."""
+    if store.local():
+        return function(*args)
+    return await node.pool.metadata(function, *args)
+
+
 @dataclass(slots=True)
 class LocalSource:
     """A blob of this node, or a range of it. Blocks are shared with the destination where the file system can."""
 
     opened: OpenBlob
+    properties: BlobProperties
     offset: int
     size: int
     blocks: tuple[Block, ...] = ()
 
-    @property
-    def properties(self) -> BlobProperties:
-        return self.opened.state.properties
+    def content(self) -> bytes:
+        """All of it at once, for small ones. Raises BlobError as fetch does."""
+        data = os.pread(self.opened.fd, self.size, self.offset)
+        if len(data) != self.size:
+            raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
+        return data
 
     async def fetch(self, run: Run, staged: StagedFile, progress: Callable[[int], None]) -> None:
         whole = self.size <= limits.copy_foreground_bytes_max
@@ -123,11 +147,11 @@ async def _reader(call: Call, account: Account, address: Address) -> Caller:
     if tag_condition:
         headers["x-ms-if-tags"] = tag_condition
     request = Request(
-        "GET", call.request.headers["x-ms-copy-source"], headers, address.resource, address.query, call.version,
+        "GET", call.request.headers[SOURCE_HEADER], headers, address.resource, address.query, call.version,
         secure=call.request.secure, peer=call.request.peer, host=address.host,
     )  # fmt: skip
-    container: ContainerState | None = await call.node.pool.metadata(
-        account.store.container, address.resource.container
+    container: ContainerState | None = await metadata_call(
+        call.node, account.store, account.store.container, address.resource.container
     )
 
     def policies(_: str) -> tuple[AccessPolicy, ...] | None:
@@ -148,22 +172,26 @@ async def _open_local(
     call: Call, account: Account, address: Address, asked: SourceHeaders, asynchronous: bool
 ) -> LocalSource:
     ref = BlobRef(address.resource.container, address.resource.blob, address.query.get("snapshot", ""))
-    opened = await call.node.pool.metadata(account.store.open_blob, ref)
-    if opened is None:
-        near = asynchronous and account is call.account
-        raise BlobError(ErrorCode.BLOB_NOT_FOUND if near else ErrorCode.CANNOT_VERIFY_COPY_SOURCE_404)
+    if "snapshot" in address.query and parse_iso_ticks(ref.snapshot) is None:
+        raise BlobError(ErrorCode.INVALID_HEADER_VALUE, header_name=SOURCE_HEADER)
+    opening = Kept(account.store.open_blob)
     try:
-        state = opened.state
+        opened = await metadata_call(call.node, account.store, opening, ref)
+        if opened is None:
+            near = asynchronous and account is call.account
+            raise BlobError(ErrorCode.BLOB_NOT_FOUND if near else ErrorCode.CANNOT_VERIFY_COPY_SOURCE_404)
+        properties = tiers.settled(opened.state.properties, call.now)
         conditions.check_source(
-            asked.conditions, state.properties.etag, state.properties.last_modified, state.properties.tags, tags_match,
+            asked.conditions, properties.etag, properties.last_modified, properties.tags, tags_match,
             asynchronous=asynchronous,
         )  # fmt: skip
         if asked.range is not None:
-            found = resolve(asked.range, state.size)
-            return LocalSource(opened, found.offset, found.length)
-        return LocalSource(opened, 0, state.size, await _blocks(call, account, ref, opened))
+            found = resolve(asked.range, opened.state.size)
+            return LocalSource(opened, properties, found.offset, found.length)
+        return LocalSource(opened, properties, 0, opened.state.size, await _blocks(call, account, ref, opened))
     except BaseException:
-        opened.close()
+        if opening.value is not None:
+            opening.value.close()
         raise
 
 

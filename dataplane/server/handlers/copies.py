@@ -24,7 +24,7 @@ from dataplane.blobapi.message import Response
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState, CopyState, CopyStatus
 from dataplane.blobapi.operations import Operation
 from dataplane.server.call import Call, Handler
-from dataplane.server.copysource import Source, open_source
+from dataplane.server.copysource import Kept, LocalSource, Source, open_source
 from dataplane.server.handlers.shared import WRITE_ENCRYPTED, blob_not_found, blob_ref, entity, lease_id
 from dataplane.server.handlers.writing import TIER_HEADER, NewBlob, Overwrite, parse_tier
 from dataplane.server.node import Account, Node
@@ -54,7 +54,7 @@ async def copy_blob(call: Call) -> Response:
     source = await open_source(call, asked, asynchronous=True)
     background = False
     try:
-        copysource.check_archived(source.properties, destination.tier)
+        copysource.check_archived(source.properties, destination.tier, call.now)
         copy_id = call.new_guid()
         make = partial(destination.copied, source, asked, copy_id, call.new_etag())
         if isinstance(source, RemoteSource) or source.size > limits.copy_foreground_bytes_max:
@@ -114,7 +114,7 @@ async def copy_blob_from_url(call: Call) -> Response:
     source = await open_source(call, asked, asynchronous=False)
     try:
         _check_size(source, limits.copy_from_url_sync_bytes_max)
-        copysource.check_archived(source.properties, None)
+        copysource.check_archived(source.properties, None, call.now)
         digest = _digest(asked, call, Purpose.BLOCK) if asked.md5 or asked.crc64 else None
         copy_id = call.new_guid()
         content = await _content(call, source, digest)
@@ -140,7 +140,7 @@ async def put_blob_from_url(call: Call) -> Response:
     source = await open_source(call, asked, asynchronous=False)
     try:
         _check_size(source, put_blob_bytes_max(call.version))
-        copysource.check_archived(source.properties, None)
+        copysource.check_archived(source.properties, None, call.now)
         content, etag = await _content(call, source, digest), call.new_etag()
 
         def decide(current: BlobState | None) -> BlobProperties:
@@ -181,7 +181,7 @@ async def put_block_from_url(call: Call) -> Response:
         _check_size(source, block_bytes_max(call.version))
         if source.size == 0:
             raise BlobError(ErrorCode.INVALID_RANGE)
-        copysource.check_archived(source.properties, None)
+        copysource.check_archived(source.properties, None, call.now)
         content = await _content(call, source, digest)
         await call.write(call.store.put_block(blob_ref(call), block_id, content, decide))
     finally:
@@ -203,7 +203,6 @@ class _Destination:
     def check(self, current: BlobState | None) -> None:
         """Raises BlobError when the destination may not be made or replaced."""
         self._overwrite.check(current)
-        check_no_pending(current, self._call.node.now())
 
     async def check_early(self) -> None:
         """Before a long fetch. Raises also ContainerNotFound."""
@@ -235,26 +234,30 @@ class _Destination:
 
 async def _content(call: Call, source: Source, digest: BodyDigest | None) -> bytes | StagedFile:
     """The source's bytes: in memory when there are few, else in a staged file. Their checksum has been compared."""
-    staged: StagedFile = await call.blocking(call.store.stage, call.request.resource.container)
+    if isinstance(source, LocalSource) and source.size <= limits.copy_inline_bytes_max:
+        content = await call.read(source.content)
+        if digest is not None:
+            digest.update(content)
+            digest.finish()
+        return content
+    staging = Kept(call.store.stage)
     try:
+        staged = await call.blocking(staging, call.request.resource.container)
         await source.fetch(call.node.pool.data, staged, lambda _: None)
         if digest is not None:
             await call.blocking(_hash, staged, digest)
-        if staged.size > limits.copy_inline_bytes_max:
-            return staged
-        content = os.pread(staged.fd, staged.size, 0)
     except BaseException:
-        staged.discard()
+        if staging.value is not None:
+            staging.value.discard()
         raise
-    staged.discard()
-    return content
+    return staged
 
 
 def _hash(staged: StagedFile, digest: BodyDigest) -> None:
     """Feed the digest, when it computes anything, and compare. Raises BlobError Md5Mismatch, Crc64Mismatch."""
     if digest.computes_md5 or digest.computes_crc64:
         for offset in range(0, staged.size, _HASH_BYTES):
-            digest.update(os.pread(staged.fd, _HASH_BYTES, offset))
+            digest.update(os.pread(staged.fd, _HASH_BYTES, staged.base + offset))
     digest.finish()
 
 
@@ -321,11 +324,13 @@ class _PendingCopy:
             await self.source.close()
 
     async def _fetch(self) -> None:
-        staged: StagedFile = await self._run(self.account.store.stage, self.ref.container)
+        staging = Kept(self.account.store.stage)
         try:
+            staged = await self._run(staging, self.ref.container)
             await self.source.fetch(self._run, staged, self._progressed)
         except BaseException:
-            staged.discard()
+            if staging.value is not None:
+                staging.value.discard()
             raise
         await self._write(self._complete, staged)
 

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from dataplane.blobapi import leases, metadata, tiers
 from dataplane.blobapi.checksums import parse_md5
 from dataplane.blobapi.conditions import ConditionalHeaders, check_absent, check_write, parse_conditions
+from dataplane.blobapi.copysource import check_no_pending
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.leases import Use
@@ -54,6 +55,8 @@ class Guard:
         now, properties = self._clock(), current.properties
         if not current.snapshot:
             leases.check_blob_use(current.lease, self._lease_id, now, properties.last_modified, self._use)
+            if self._use is Use.WRITE:
+                check_no_pending(current, now)
         check_write(self._conditions, properties.etag, properties.last_modified, properties.tags, tags_match)
         return current, now
 

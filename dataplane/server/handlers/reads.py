@@ -12,6 +12,7 @@ from typing import Final
 from dataplane.blobapi import leases, metadata, tiers
 from dataplane.blobapi.blobheaders import blob_headers
 from dataplane.blobapi.conditions import check_absent, check_read, parse_conditions
+from dataplane.blobapi.copysource import observed
 from dataplane.blobapi.dates import parse_iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.leases import Use
@@ -89,9 +90,7 @@ def checked_ref(call: Call) -> BlobRef:
     instant: an empty one must not mean the base blob, which a Delete Blob would then take."""
     ref = blob_ref(call)
     if "snapshot" in call.request.query and parse_iso_ticks(ref.snapshot) is None:
-        raise BlobError(
-            ErrorCode.INVALID_QUERY_PARAMETER_VALUE, query_name="snapshot", query_value=ref.snapshot[:64]
-        )
+        raise BlobError(ErrorCode.INVALID_QUERY_PARAMETER_VALUE, query_name="snapshot", query_value=ref.snapshot[:64])
     return ref
 
 
@@ -160,7 +159,7 @@ def _check(call: Call, state: BlobState) -> BlobState:
     leases.check_blob_use(state.lease, lease_id(call), call.now, properties.last_modified, Use.READ)
     conditions = parse_conditions(call.request.headers)
     check_read(conditions, properties.etag, properties.last_modified, properties.tags, tags_match)
-    current = tiers.settled(properties, call.now)
+    current = observed(tiers.settled(properties, call.now), call.now)
     return state if current is properties else replace(state, properties=current)
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from dataplane.blobapi import conditions, leases, metadata, tags
 from dataplane.blobapi.conditions import ConditionalHeaders
+from dataplane.blobapi.copysource import check_no_pending
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.leases import Use
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState
@@ -95,13 +96,14 @@ class Overwrite:
 
     def check(self, current: BlobState | None) -> None:
         """Let the write go on over the blob as it is. Raises BlobError: those of leases, ConditionNotMet,
-        BlobAlreadyExists, UnauthorizedBlobOverwrite."""
+        BlobAlreadyExists, UnauthorizedBlobOverwrite, PendingCopyOperation."""
         if current is None:
             leases.check_blob_use(None, self._lease_id, 0, 0, Use.WRITE)
             conditions.check_combination(self._conditions)
             conditions.check_absent(self._conditions)
             return
         now, properties = self._call.node.now(), current.properties
+        check_no_pending(current, now)
         leases.check_blob_use(current.lease, self._lease_id, now, properties.last_modified, Use.WRITE)
         held = leases.holds(current.lease, self._lease_id, now, properties.last_modified)
         conditions.check_create(
