@@ -66,10 +66,11 @@ def parse_source_conditions(headers: Mapping[str, str]) -> ConditionalHeaders:
 
 
 def _parse(headers: Mapping[str, str], names: tuple[str, ...]) -> ConditionalHeaders:
-    values = [headers.get(name) for name in names]
-    if not any(values):
+    if headers.keys().isdisjoint(names):  # nearly every request, and each of them asks
         return NO_CONDITIONS
-    match, none_match, modified, unmodified, tags = values
+    match, none_match, modified, unmodified, tags = (headers.get(name) for name in names)
+    if not (match or none_match or modified or unmodified or tags):
+        return NO_CONDITIONS
     return ConditionalHeaders(
         if_match=_etags(match),
         if_none_match=_etags(none_match, weak=True),
