@@ -99,8 +99,7 @@ def check_partial(data: bytes, start: int) -> None:
     """
     if len(data) > limits.request_header_bytes_max:
         raise malformed("The request head exceeds the limit.")
-    fresh = data[max(0, start - 1) :]
-    if _BARE.search(fresh) or fresh.translate(None, _TEXT).strip(b"\r\n"):
+    if _BARE.search(data, max(0, start - 1)) or data[start:].translate(None, _TEXT).strip(b"\r\n"):
         raise malformed("The request head holds a control character or a bare CR or LF.")
     line_end = data.find(b"\r\n", 0, limits.request_target_bytes_max)
     if line_end < 0:
