@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ class Endpoint:
     """A running Blob endpoint and all that a client needs to reach it.
 
     `url` is the path-style http URL with the account in it. `tls_port` and `ca_file` are None for a foreign
-    endpoint that has no TLS listener, `root` and `log` are None for every foreign endpoint.
+    endpoint that has no TLS listener; `root`, `log` and `pid` (of the supervisor) are None for every foreign one.
     """
 
     account: str
@@ -49,6 +50,7 @@ class Endpoint:
     ca_file: Path | None = None
     root: Path | None = None
     log: Path | None = None
+    pid: int | None = None
 
     @property
     def connection_string(self) -> str:
@@ -88,6 +90,7 @@ def serve_command(root: Path, tls: TlsFiles, workers: int) -> list[str]:
         *("--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0"),
         *("--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)),
         *("--workers", str(workers), "--account", DEVELOPMENT_ACCOUNT, "--key", DEVELOPMENT_KEY),
+        *shlex.split(os.environ.get("BLOBEDGE_TEST_SERVE_FLAGS", "")),
     ]
 
 
@@ -118,6 +121,7 @@ def running(checkout: Path, scratch: Path, tls: TlsFiles, workers: int) -> Itera
             ca_file=tls.ca,
             root=root,
             log=log,
+            pid=process.pid,
         )
         process.send_signal(signal.SIGTERM)
         status = process.wait(DRAIN_SECONDS_MAX)
