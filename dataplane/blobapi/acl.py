@@ -21,7 +21,7 @@ _PERMISSIONS: Final = frozenset("racwdxyltmeopifn")
 def parse(body: bytes) -> tuple[AccessPolicy, ...]:
     """The policies of a Set Container ACL body; an empty body removes them all.
 
-    Raises BlobError InvalidXmlDocument (too many or doubled ids), InvalidXmlNodeValue, and those of the reader.
+    Raises BlobError InvalidXmlDocument for whatever is wrong with it, values included (recorded).
     """
     if not body:
         return ()
@@ -43,7 +43,7 @@ def _policy(element: xmlcodec.Element) -> AccessPolicy:
     identifier = element.required("Id")
     policy_id = identifier.leaf()
     if not 0 < len(policy_id) <= limits.policy_id_chars_max:
-        raise xmlcodec.invalid_value(identifier)
+        raise xmlcodec.invalid_document("An id has 1 to 64 characters.", identifier)
     access = element.child("AccessPolicy")
     if access is None:
         return AccessPolicy(policy_id)
@@ -57,7 +57,7 @@ def _time(access: xmlcodec.Element, tag: str) -> str | None:
         return None
     ticks = parse_iso_ticks(element.leaf())
     if ticks is None:
-        raise xmlcodec.invalid_value(element)
+        raise xmlcodec.invalid_document(f"The element {tag} must be an ISO 8601 time in UTC.", element)
     return iso_ticks(ticks)
 
 
@@ -67,7 +67,7 @@ def _permission(access: xmlcodec.Element) -> str | None:
         return None
     letters = element.leaf()
     if not _PERMISSIONS.issuperset(letters):
-        raise xmlcodec.invalid_value(element)
+        raise xmlcodec.invalid_document("There is no such permission.", element)
     return letters
 
 

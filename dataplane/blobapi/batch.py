@@ -14,6 +14,10 @@ from typing import Final
 from dataplane.blobapi import limits, uri
 from dataplane.blobapi.errors import BlobError, ErrorCode
 
+#: Refusals of a whole body that the service answers with 202 all the same, and one part without a Content-ID: the
+#: answer's head is out before it reads the parts. SDKs turn that part into the error of the call.
+INSIDE: Final = frozenset({ErrorCode.INVALID_INPUT, ErrorCode.EXCEEDS_MAX_BATCH_REQUEST_COUNT})
+
 _CRLF: Final = b"\r\n"
 _CONTENT_TYPE: Final = re.compile(
     r"""multipart/mixed\s*;\s*boundary=(?:"([^"\\]{1,70})"|([^\s";,]{1,70}))\s*\Z""", re.IGNORECASE | re.ASCII
@@ -60,7 +64,8 @@ def boundary(content_type: str | None) -> bytes:
 def parse(content_type: str | None, body: bytes) -> list[BatchPart]:
     """The parts of a batch.
 
-    Raises BlobError MissingRequiredHeader, InvalidHeaderValue, RequestBodyTooLarge, and InvalidInput with a message.
+    Raises BlobError MissingRequiredHeader, InvalidHeaderValue, RequestBodyTooLarge; and for what is wrong inside the
+    body InvalidInput with a reason or ExceedsMaxBatchRequestCount, which belong into a part of the answer (INSIDE).
     """
     if len(body) > limits.batch_body_bytes_max:
         raise BlobError(ErrorCode.REQUEST_BODY_TOO_LARGE)
@@ -80,7 +85,7 @@ def _pieces(name: bytes, body: bytes) -> list[bytes]:
     if last[:2] != b"--" or last[2:].strip(b" \t\r\n"):
         raise _refused("The body does not end with the closing boundary.")
     if len(pieces) > limits.batch_requests_max:
-        raise _refused(f"A batch may have at most {limits.batch_requests_max} sub requests.")
+        raise BlobError(ErrorCode.EXCEEDS_MAX_BATCH_REQUEST_COUNT)
     return pieces
 
 
@@ -154,8 +159,8 @@ def _kind(part: BatchPart) -> str:
     raise _refused("Only Delete Blob and Set Blob Tier are supported in a batch.")
 
 
-def _refused(message: str) -> BlobError:
-    return BlobError(ErrorCode.INVALID_INPUT, message=message)
+def _refused(reason: str) -> BlobError:
+    return BlobError(ErrorCode.INVALID_INPUT, reason=reason)
 
 
 def render(boundary_name: str, answers: Sequence[BatchAnswer]) -> bytes:

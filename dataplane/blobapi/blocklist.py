@@ -31,10 +31,9 @@ def parse(body: bytes) -> Sequence[tuple[str, str]]:
     root = xmlcodec.parse(body, "BlockList", limits.block_list_xml_bytes_max)
     if len(root.children) > limits.blocks_committed_max:
         raise BlobError(ErrorCode.BLOCK_LIST_TOO_LONG)
+    root.only(_WHERE)
     entries = []
     for element in root.children:
-        if element.tag not in _WHERE:
-            raise xmlcodec.invalid_document(f"The element {element.tag} is not expected here.", element)
         block_id = element.leaf()
         if not valid_block_id(block_id):
             raise BlobError(ErrorCode.INVALID_BLOCK_ID)

@@ -149,6 +149,11 @@ class ErrorCode(Enum):
         400,
         "One of the XML nodes specified in the request body is not supported.",
     )
+    EXCEEDS_MAX_BATCH_REQUEST_COUNT = (
+        "ExceedsMaxBatchRequestCount",
+        400,
+        "The batch operation exceeds maximum number of allowed subrequests.",
+    )
     FEATURE_NOT_SUPPORTED = (
         "FeatureNotSupported",
         400,

@@ -85,7 +85,7 @@ class ServiceProperties:
 def update(current: ServiceProperties, body: bytes) -> ServiceProperties:
     """The properties after a Set Blob Service Properties with this body.
 
-    Raises BlobError InvalidXmlDocument, InvalidXmlNodeValue, MissingRequiredXmlNode, UnsupportedXmlNode.
+    Raises BlobError InvalidXmlDocument, InvalidXmlNodeValue.
     """
     root = xmlcodec.parse(body, _ROOT, limits.service_properties_bytes_max)
     root.only(tuple(_SECTIONS))
@@ -208,7 +208,7 @@ def _analytics_version(element: Element) -> str:
 def _number(element: Element) -> int:
     text = element.leaf()
     if re.match(r"-?\d{1,10}\Z", text, re.ASCII) is None:
-        raise invalid_value(element)
+        raise invalid_document(f"The element {element.tag} must be a number.", element)
     return int(text)
 
 

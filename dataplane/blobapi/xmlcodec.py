@@ -3,8 +3,12 @@
 The reader takes a subset of XML that means one thing only: UTF-8 (a BOM is fine, another declared encoding is not), no
 document type, hence no entities beyond XML's five, nothing external, bounded size and depth. It is expat underneath;
 defusedxml was rejected because it has no bounds on size and depth, lxml because it is one more native parser to patch.
-Comments and processing instructions are skipped, as the service's own reader does. Refusals are Azure's:
-InvalidXmlDocument with line, position and a reason, InvalidXmlNodeValue, UnsupportedXmlNode, MissingRequiredXmlNode.
+Comments and processing instructions are skipped, as the service's own reader does.
+
+The service checks bodies against a schema, and whatever is wrong with one it calls InvalidXmlDocument (recorded for
+unknown, missing and misspelt elements alike; the codes MissingRequiredXmlNode and UnsupportedXmlNode of the REST pages
+were seen nowhere). So it is here, with line, position and a reason; only values that a schema cannot judge are
+InvalidXmlNodeValue.
 """
 
 import re
@@ -46,22 +50,22 @@ class Element:
         return found[0] if found else None
 
     def required(self, tag: str) -> "Element":
-        """The child of that name. Raises BlobError MissingRequiredXmlNode."""
+        """The child of that name. Raises BlobError InvalidXmlDocument."""
         found = self.child(tag)
         if found is None:
-            raise BlobError(ErrorCode.MISSING_REQUIRED_XML_NODE, detail=(("XmlNodeName", tag),))
+            raise invalid_document(f"The element {tag} is missing.", self)
         return found
 
     def only(self, tags: Sequence[str]) -> None:
-        """Refuse children of other names. Raises BlobError UnsupportedXmlNode."""
+        """Refuse children of other names. Raises BlobError InvalidXmlDocument."""
         for child in self.children:
             if child.tag not in tags:
-                raise BlobError(ErrorCode.UNSUPPORTED_XML_NODE, detail=(("XmlNodeName", child.tag),))
+                raise invalid_document(f"The element {child.tag} is not expected here.", child)
 
     def leaf(self) -> str:
-        """The text, blanks around it removed. Raises BlobError InvalidXmlNodeValue when there are children."""
+        """The text, blanks around it removed. Raises BlobError InvalidXmlDocument when there are children."""
         if self.children:
-            raise invalid_value(self)
+            raise invalid_document(f"The element {self.tag} may only have text.", self)
         return self.text.strip(_BLANK)
 
 
@@ -201,13 +205,13 @@ def boolean(value: bool) -> str:
 
 
 def parse_boolean(element: Element) -> bool:
-    """True or false in any case (the Python SDK of 2019 sends "True"), also 1 and 0. Raises InvalidXmlNodeValue."""
+    """True or false in any case (the Python SDK of 2019 sends "True"), also 1 and 0. Raises InvalidXmlDocument."""
     text = element.leaf().lower()
     if text in ("true", "1"):
         return True
     if text in ("false", "0"):
         return False
-    raise invalid_value(element)
+    raise invalid_document(f"The element {element.tag} must be true or false.", element)
 
 
 def document(pieces: Iterable[str]) -> bytes:

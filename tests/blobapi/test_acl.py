@@ -50,15 +50,15 @@ def _body(*ids: str, inner: str = "") -> bytes:
     [
         (_body(*"abcdef"), ErrorCode.INVALID_XML_DOCUMENT),
         (_body("a", "a"), ErrorCode.INVALID_XML_DOCUMENT),
-        (_body(""), ErrorCode.INVALID_XML_NODE_VALUE),
-        (_body("a" * 65), ErrorCode.INVALID_XML_NODE_VALUE),
-        (_body("a", inner="<AccessPolicy><Start>soon</Start></AccessPolicy>"), ErrorCode.INVALID_XML_NODE_VALUE),
+        (_body(""), ErrorCode.INVALID_XML_DOCUMENT),
+        (_body("a" * 65), ErrorCode.INVALID_XML_DOCUMENT),
+        (_body("a", inner="<AccessPolicy><Start>soon</Start></AccessPolicy>"), ErrorCode.INVALID_XML_DOCUMENT),
         (
             _body("a", inner="<AccessPolicy><Permission>rZ</Permission></AccessPolicy>"),
-            ErrorCode.INVALID_XML_NODE_VALUE,
+            ErrorCode.INVALID_XML_DOCUMENT,
         ),
-        (_body("a", inner="<Other/>"), ErrorCode.UNSUPPORTED_XML_NODE),
-        (b"<SignedIdentifiers><SignedIdentifier/></SignedIdentifiers>", ErrorCode.MISSING_REQUIRED_XML_NODE),
+        (_body("a", inner="<Other/>"), ErrorCode.INVALID_XML_DOCUMENT),
+        (b"<SignedIdentifiers><SignedIdentifier/></SignedIdentifiers>", ErrorCode.INVALID_XML_DOCUMENT),
     ],
 )
 def test_refusals(body: bytes, code: ErrorCode) -> None:

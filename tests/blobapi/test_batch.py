@@ -53,7 +53,7 @@ def test_as_many_parts_as_allowed() -> None:
     assert [part.content_id for part in batch.parse(TYPE, _body(*parts))] == [str(n) for n in range(256)]
     with pytest.raises(BlobError) as caught:
         batch.parse(TYPE, _body(*parts, _part()))
-    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert caught.value.code is ErrorCode.EXCEEDS_MAX_BATCH_REQUEST_COUNT
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_what_is_not_base64_is_not_an_id(block_id: str) -> None:
         ("<BlockList><Latest>not base64!</Latest></BlockList>", ErrorCode.INVALID_BLOCK_ID),
         ("<BlockList><Latest></Latest></BlockList>", ErrorCode.INVALID_BLOCK_ID),
         ("<BlockList><latest>MQ==</latest></BlockList>", ErrorCode.INVALID_XML_DOCUMENT),
-        ("<BlockList><Latest><a/></Latest></BlockList>", ErrorCode.INVALID_XML_NODE_VALUE),
+        ("<BlockList><Latest><a/></Latest></BlockList>", ErrorCode.INVALID_XML_DOCUMENT),
         ("<Blocks/>", ErrorCode.INVALID_XML_DOCUMENT),
     ],
 )

@@ -58,10 +58,10 @@ def test_refusals_of_headers(header: str, code: ErrorCode) -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ("<Tags/>", ErrorCode.MISSING_REQUIRED_XML_NODE),
-        ("<Tags><TagSet><Tag><Key>a</Key></Tag></TagSet></Tags>", ErrorCode.MISSING_REQUIRED_XML_NODE),
-        ("<Tags><TagSet><Tag><Key>a</Key><Value><b/></Value></Tag></TagSet></Tags>", ErrorCode.INVALID_XML_NODE_VALUE),
-        ("<Tags><TagSet><Other/></TagSet></Tags>", ErrorCode.UNSUPPORTED_XML_NODE),
+        ("<Tags/>", ErrorCode.INVALID_XML_DOCUMENT),
+        ("<Tags><TagSet><Tag><Key>a</Key></Tag></TagSet></Tags>", ErrorCode.INVALID_XML_DOCUMENT),
+        ("<Tags><TagSet><Tag><Key>a</Key><Value><b/></Value></Tag></TagSet></Tags>", ErrorCode.INVALID_XML_DOCUMENT),
+        ("<Tags><TagSet><Other/></TagSet></Tags>", ErrorCode.INVALID_XML_DOCUMENT),
         ("<Tags><TagSet><Tag><Key>a,b</Key><Value>1</Value></Tag></TagSet></Tags>", ErrorCode.INVALID_TAG),
     ],
 )

@@ -82,10 +82,10 @@ def test_the_deepest_allowed_document_is_read() -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b"<r/>", ErrorCode.MISSING_REQUIRED_XML_NODE),
+        (b"<r/>", ErrorCode.INVALID_XML_DOCUMENT),
         (b"<r><a/><a/></r>", ErrorCode.INVALID_XML_DOCUMENT),
-        (b"<r><a><b/></a></r>", ErrorCode.INVALID_XML_NODE_VALUE),
-        (b"<r><a>yes</a></r>", ErrorCode.INVALID_XML_NODE_VALUE),
+        (b"<r><a><b/></a></r>", ErrorCode.INVALID_XML_DOCUMENT),
+        (b"<r><a>yes</a></r>", ErrorCode.INVALID_XML_DOCUMENT),
     ],
 )
 def test_refusals_of_a_boolean_child(body: bytes, code: ErrorCode) -> None:
@@ -99,11 +99,11 @@ def test_booleans(text: str, value: bool) -> None:
     assert xmlcodec.parse_boolean(xmlcodec.parse(f"<r><a>{text}</a></r>".encode(), "r").required("a")) is value
 
 
-def test_unexpected_children_are_unsupported() -> None:
+def test_unexpected_children_are_refused() -> None:
     with pytest.raises(BlobError) as caught:
         xmlcodec.parse(b"<r><a/><z/></r>", "r").only(("a",))
-    assert caught.value.code is ErrorCode.UNSUPPORTED_XML_NODE
-    assert ("XmlNodeName", "z") in caught.value.detail
+    assert caught.value.code is ErrorCode.INVALID_XML_DOCUMENT
+    assert ("Reason", "The element z is not expected here.") in caught.value.detail
 
 
 @given(st.binary(max_size=200))

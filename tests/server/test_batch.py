@@ -79,7 +79,7 @@ def _answers(answer: Answer) -> list[tuple[str, str]]:
     message = email.message_from_bytes(head + answer.body, policy=email.policy.HTTP)
     found = []
     for number, part in enumerate(message.iter_parts()):
-        assert part["Content-ID"] == str(number)
+        assert part["Content-ID"] in (str(number), None)
         assert part.get_content_type() == "application/http"
         payload = part.get_payload(decode=True)
         assert isinstance(payload, bytes)
@@ -89,6 +89,14 @@ def _answers(answer: Answer) -> list[tuple[str, str]]:
         assert headers["x-ms-version"] == answer.headers["x-ms-version"]
         found.append((status.decode(), headers["x-ms-error-code"] or ""))
     return found
+
+
+def _whole(answer: Answer) -> str:
+    """The x-ms-error-code of a batch that was refused whole: one part, which belongs to no request."""
+    assert b"Content-ID" not in answer.body
+    ((status, code),) = _answers(answer)
+    assert status.startswith("HTTP/1.1 400 ")
+    return code
 
 
 def _names(client: WireClient, container: str) -> list[str]:
@@ -126,7 +134,7 @@ def test_the_batch_of_an_account_in_the_path(client: WireClient, container: str)
 def test_as_many_parts_as_allowed(client: WireClient, container: str) -> None:
     parts = [_part("DELETE", f"/{container}/none{number}") for number in range(256)]
     assert {code for _, code in _answers(_submit(client, parts))} == {"BlobNotFound"}
-    assert _submit(client, [*parts, parts[0]]).code == "InvalidInput"
+    assert _whole(_submit(client, [*parts, parts[0]])) == "ExceedsMaxBatchRequestCount"
 
 
 def test_every_part_needs_its_own_permission(client: WireClient, container: str) -> None:
@@ -163,8 +171,7 @@ def test_parts_stay_where_their_batch_is(client: WireClient, container: str) -> 
     ],
 )
 def test_other_operations_fail_the_whole_batch(client: WireClient, container: str, part: str) -> None:
-    answer = _submit(client, [_part("DELETE", f"/{container}/a"), part])
-    assert (answer.status, answer.code) == (400, "InvalidInput")
+    assert _whole(_submit(client, [_part("DELETE", f"/{container}/a"), part])) == "InvalidInput"
     assert "a" in _names(client, container)
 
 
@@ -177,7 +184,14 @@ def test_a_delete_of_a_container_in_disguise(client: WireClient, container: str)
 
 def test_mixed_operations_are_refused(client: WireClient, container: str) -> None:
     parts = [_part("DELETE", f"/{container}/a"), _part("PUT", f"/{container}/b", x_ms_access_tier="Cool")]
-    assert _submit(client, parts).code == "InvalidInput"
+    assert _whole(_submit(client, parts)) == "InvalidInput"
+    assert _names(client, container) == ["a", "b", "c"]
+
+
+def test_what_is_wrong_with_the_request_itself(client: WireClient) -> None:
+    answer = client.request("POST", "", {"comp": "batch"}, {"content-type": "text/plain"}, b"x")
+    assert (answer.status, answer.code) == (400, "InvalidHeaderValue")
+    assert client.request("POST", "", {"comp": "batch"}, None, b"x").code == "MissingRequiredHeader"
 
 
 def test_parts_are_logged_as_requests(server: InProcessServer, client: WireClient, container: str) -> None:
