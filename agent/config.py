@@ -8,6 +8,7 @@ mistake that the operator wants to hear of.
 
 import base64
 import binascii
+import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -75,9 +76,10 @@ def _host(name: str) -> str:
 
 
 def _copy_host(name: str) -> str:
-    if ":" in name:  # an IPv6 address
-        return name
-    _host(name.removeprefix("*."))
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        _host(name.removeprefix("*."))
     return name
 
 

@@ -98,6 +98,8 @@ def _sentence(detail: ErrorDetails) -> str:
     """Say a pydantic error in the operator's words."""
     path, kind = detail["loc"], detail["type"]
     name = _name(path)
+    if path == ("accounts",) and kind in ("missing", "too_short"):
+        return "there is no account: add [[accounts]] to the file, or --account NAME --key-file FILE --root DIR"
     if kind == "extra_forbidden":
         return f"unknown key {name}{_suggestion(path)}"
     if kind == "missing":
