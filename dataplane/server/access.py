@@ -1,8 +1,8 @@
 """The access log: one JSON line per request, with the names of Azure's resource log (table StorageBlobLogs).
 
 A line never holds a credential: of the target only the decoded path is written, never the query (it may carry a SAS),
-of the headers only the user agent and the client's request id. json.dumps escapes control characters, so no name can
-forge a second line.
+of the headers only the user agent and the client's request id. The JSON escaper writes ASCII without control
+characters, so no name can forge a second line.
 
 Requests only append a tuple here. A thread formats and writes them every FLUSH_SECONDS, so a reader of the log that
 stalls (a full pipe) stops the thread and not the event loop; what does not fit the backlog meanwhile is dropped and
@@ -13,8 +13,9 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _text
+from typing import Final, NamedTuple
 
 from dataplane.blobapi.dates import iso_ticks
 
@@ -24,9 +25,11 @@ LINES_PER_WRITE_MAX: Final = 512
 TEXT_CHARS_MAX: Final = 1024  # of a user agent
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is known of a request once it is answered. `identity` is the scheme that let it in, "" for none."""
+class Entry(NamedTuple):
+    """What is known of a request once it is answered. `identity` is the scheme that let it in, "" for none.
+
+    A tuple, not a frozen dataclass: one is made for every request, and this is the cheaper of the two by far.
+    """
 
     ticks: int
     request_id: str
@@ -48,32 +51,27 @@ class Entry:
 
 
 def line(entry: Entry) -> str:
-    """One line of the log, without its newline."""
-    return json.dumps(
-        {
-            "time": iso_ticks(entry.ticks),
-            "category": _category(entry.method),
-            "operationName": entry.operation,
-            "operationVersion": entry.version,
-            "statusCode": entry.status,
-            "statusText": entry.code or "Success",
-            "durationMs": round(entry.duration_ns / 1e6, 3),
-            "callerIpAddress": entry.peer,
-            "correlationId": entry.request_id,
-            "identity": {"type": entry.identity or "Anonymous"},
-            "protocol": "HTTPS" if entry.secure else "HTTP",
-            "method": entry.method,
-            "objectKey": entry.path,
-            "properties": {
-                "accountName": entry.account,
-                "clientRequestId": entry.client_request_id,
-                "userAgentHeader": entry.user_agent[:TEXT_CHARS_MAX],
-                "requestBodySize": entry.body_bytes_in,
-                "responseBodySize": entry.body_bytes_out,
-            },
-        },
-        separators=(",", ":"),
+    """One line of the log, without its newline. Everything that a client can choose goes through the JSON escaper; the
+    rest is ours and has nothing to escape."""
+    seconds, fraction = divmod(entry.ticks, 10_000_000)
+    length_in = "null" if entry.body_bytes_in is None else entry.body_bytes_in
+    return (
+        f'{{"time":"{_second(seconds)}.{fraction:07d}Z","category":"{_category(entry.method)}",'
+        f'"operationName":"{entry.operation}","operationVersion":{_text(entry.version)},"statusCode":{entry.status},'
+        f'"statusText":"{entry.code or "Success"}","durationMs":{entry.duration_ns / 1e6:.3f},'
+        f'"callerIpAddress":{_text(entry.peer)},"correlationId":"{entry.request_id}",'
+        f'"identity":{{"type":"{entry.identity or "Anonymous"}"}},"protocol":"{"HTTPS" if entry.secure else "HTTP"}",'
+        f'"method":{_text(entry.method)},"objectKey":{_text(entry.path)},'
+        f'"properties":{{"accountName":{_text(entry.account)},"clientRequestId":{_text(entry.client_request_id)},'
+        f'"userAgentHeader":{_text(entry.user_agent[:TEXT_CHARS_MAX])},"requestBodySize":{length_in},'
+        f'"responseBodySize":{entry.body_bytes_out}}}}}'
     )
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    """An instant down to the second, which many lines share."""
+    return iso_ticks(seconds * 10_000_000)[: len("2026-01-01T00:00:00")]
 
 
 def _category(method: str) -> str:

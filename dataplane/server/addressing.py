@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
@@ -20,6 +21,8 @@ from dataplane.blobapi.uri import in_root_container, parse_query, parse_resource
 
 SECONDARY: Final = "-secondary"
 HOST_CACHE_ENTRIES_MAX: Final = 1024
+QUERY_CACHE_ENTRIES_MAX: Final = 1024
+QUERY_CACHE_CHARS_MAX: Final = 512
 
 _AUTHORITY = re.compile(r"(?i)https?://([^/?#]*)")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::\d{1,5})?\Z")
@@ -62,6 +65,12 @@ class Hosts:
         return name, None
 
 
+@lru_cache(maxsize=QUERY_CACHE_ENTRIES_MAX)
+def _kept_query(text: str) -> Mapping[str, str]:
+    """A query string that comes with every request of a client, as a SAS token does, is parsed once."""
+    return MappingProxyType(dict(parse_query(text)))
+
+
 def locate(target: str, host_header: str, hosts: Hosts) -> Address:
     """Read a request's target. Raises BlobError InvalidUri, InvalidHeaderValue, InvalidQueryParameterValue.
 
@@ -70,7 +79,7 @@ def locate(target: str, host_header: str, hosts: Hosts) -> Address:
     authority = _AUTHORITY.match(target)
     host, host_account = hosts.account(authority[1] if authority else host_header)
     path, query_text = split_target(target)
-    query = parse_query(query_text)
+    query = _kept_query(query_text) if len(query_text) <= QUERY_CACHE_CHARS_MAX else parse_query(query_text)
     resource, secondary = _primary(parse_resource(path, host_account))
     if resource.level is Level.CONTAINER and "restype" not in query:
         resource = in_root_container(resource)

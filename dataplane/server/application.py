@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final
 
 from dataplane.blobapi import cors, versions
-from dataplane.blobapi.authorization import Caller, authorize, needs_container
+from dataplane.blobapi.authorization import Caller, Policies, Publicity, authorize, needs_container
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.message import FileBody, Level, Request, Response
 from dataplane.blobapi.model import AccessPolicy, ContainerState, PublicAccess
@@ -199,14 +199,12 @@ class Application:
         """The call of a request that may be served. Raises BlobError."""
         node = self._node
 
-        def policies(_: str) -> tuple[AccessPolicy, ...] | None:
-            return container.properties.policies if container is not None else None
-
-        def public_access(_: str) -> PublicAccess:
-            return container.properties.public_access if container is not None else PublicAccess.NONE
-
         now = node.now()
-        caller = authorize(request, spec, node.keys, policies, public_access, now, cache=node.sas_cache)
+        policies: Policies = _no_policies
+        publicity: Publicity = _not_public
+        if container is not None:
+            policies, publicity = _policies_of(container), _publicity_of(container)
+        caller = authorize(request, spec, node.keys, policies, publicity, now, cache=node.sas_cache)
         trace.caller = caller
         _check_supported(request, spec)
         if trace.secondary and request.method not in _READ_METHODS:
@@ -274,23 +272,23 @@ class Application:
     def _entry(self, trace: _Trace, status: int, response: Response | None, body: Body) -> access.Entry:
         raw, resource = trace.raw, trace.request.resource if trace.request else None
         return access.Entry(
-            ticks=self._node.clock() // 100,
-            request_id=trace.request_id,
-            client_request_id=refusals.echoed_client_id(raw.headers.get("x-ms-client-request-id")) or "",
-            peer=raw.peer,
-            secure=raw.secure,
-            method=raw.method,
-            operation=trace.spec.operation.name if trace.spec else "",
-            account=resource.account if resource else "",
-            path=f"/{resource.account}/{resource.container}/{resource.blob}".rstrip("/") if resource else "",
-            version=trace.request.version if trace.request else "",
-            status=status,
-            code=trace.code,
-            identity=trace.caller.kind.value if trace.caller else "",
-            user_agent=raw.headers.get("user-agent", ""),
-            body_bytes_in=body.length,
-            body_bytes_out=_body_bytes(response),
-            duration_ns=time.perf_counter_ns() - trace.started_ns,
+            self._node.clock() // 100,
+            trace.request_id,
+            refusals.echoed_client_id(raw.headers.get("x-ms-client-request-id")) or "",
+            raw.peer,
+            raw.secure,
+            raw.method,
+            trace.spec.operation.name if trace.spec else "",
+            resource.account if resource else "",
+            f"/{resource.account}/{resource.container}/{resource.blob}".rstrip("/") if resource else "",
+            trace.request.version if trace.request else "",
+            status,
+            trace.code,
+            trace.caller.kind.value if trace.caller else "",
+            raw.headers.get("user-agent", ""),
+            body.length,
+            _body_bytes(response),
+            time.perf_counter_ns() - trace.started_ns,
         )
 
 
@@ -307,6 +305,22 @@ def _request(raw: RawRequest, address: Address) -> Request:
         content_length=raw.content_length,
         chunked=raw.chunked,
     )
+
+
+def _no_policies(_: str) -> tuple[AccessPolicy, ...] | None:
+    return None
+
+
+def _not_public(_: str) -> PublicAccess:
+    return PublicAccess.NONE
+
+
+def _policies_of(container: ContainerState) -> Policies:
+    return lambda _: container.properties.policies
+
+
+def _publicity_of(container: ContainerState) -> Publicity:
+    return lambda _: container.properties.public_access
 
 
 def _default_version(properties: ServiceProperties) -> str:
