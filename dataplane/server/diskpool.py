@@ -94,7 +94,7 @@ class DiskPool:
         except asyncio.CancelledError:
             if task.take():
                 self._unfinished.discard(task)
-            else:
+            elif task in self._unfinished:  # else it is over already, and nobody would settle it
                 await _settle(task)
             raise
 
