@@ -58,8 +58,12 @@ async def copy_blob(call: Call) -> Response:
         copy_id = call.new_guid()
         make = partial(destination.copied, source, asked, copy_id, call.new_etag())
         if isinstance(source, RemoteSource) or source.size > limits.copy_foreground_bytes_max:
-            state = await _begin(call, source, copy_id, make)
+            call.node.copies.check_room()
+            state = await call.write(call.store.put(blob_ref(call), b"", partial(make, CopyStatus.PENDING)))
+            pending = _PendingCopy(call.node, call.account, blob_ref(call), copy_id, call.new_etag(), source)
+            call.node.copies.start(copy_id, pending.run())
             background = True
+            await asyncio.sleep(0)  # a task that is cancelled before its first step would not even clean up
         else:
             content = await _content(call, source, None)
             job = call.store.put(blob_ref(call), content, partial(make, CopyStatus.SUCCESS), source.blocks)
@@ -68,17 +72,6 @@ async def copy_blob(call: Call) -> Response:
         if not background:
             await source.close()
     return Response(202, [*entity(state.properties.etag, state.properties.last_modified), *_copy_headers(state)])
-
-
-async def _begin(
-    call: Call, source: Source, copy_id: str, make: Callable[[CopyStatus, BlobState | None], BlobProperties]
-) -> BlobState:
-    """Make the destination an empty blob with a pending copy and set the fetching off, which owns the source then."""
-    call.node.copies.check_room()
-    state = await call.write(call.store.put(blob_ref(call), b"", partial(make, CopyStatus.PENDING)))
-    pending = _PendingCopy(call.node, call.account, blob_ref(call), copy_id, call.new_etag(), source)
-    call.node.copies.start(copy_id, pending.run())
-    return state
 
 
 async def abort_copy_blob(call: Call) -> Response:
