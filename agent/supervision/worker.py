@@ -70,7 +70,8 @@ class Worker:
         try:
             async with trio.open_nursery() as nursery:
                 while self.state not in (State.STOPPED, State.FAILED):
-                    events = [policy.Beat(self._slot.heartbeat_ns / 1e9), *await self._happened()]
+                    happened = await self._happened()
+                    events = [policy.Beat(self._slot.heartbeat_ns / 1e9), *happened]
                     for action in self._policy.step(events, time.monotonic()):
                         await self._act(action, nursery)
                 nursery.cancel_scope.cancel()

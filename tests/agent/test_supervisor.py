@@ -15,6 +15,7 @@ import pytest
 
 from agent.problems import EXIT_CONFIG
 from agent.supervision.policy import STOP_GRACE_SECONDS
+from tests.agent.run_supervisor import HEARTBEAT_SECONDS_MAX
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ANSWER_SECONDS_MAX = 20.0
@@ -161,6 +162,28 @@ def test_a_worker_that_always_crashes_stops_the_service(start: Start) -> None:
     supervised = start("crash", workers=1)
     assert supervised.process.wait(ANSWER_SECONDS_MAX) == 1
     assert "exit code 17" in supervised.log.read_text()
+
+
+def test_a_worker_that_hangs_is_aborted_killed_and_replaced(start: Start) -> None:
+    """The stub ignores SIGABRT, so both steps of the ladder show; the real one prints its stacks and dies at the first."""
+    supervised = start("hang", workers=1)
+    address = supervised.address()
+    wait_until(lambda: supervised.log.read_text().count("worker 0: pid") >= 2)
+    text = supervised.log.read_text()
+    assert text.index("no heartbeat for 1 s; SIGABRT") < text.index("SIGKILL")
+    assert supervised.process.poll() is None
+    socket.create_connection(address, ANSWER_SECONDS_MAX).close()
+
+
+def test_an_idle_worker_is_left_alone(start: Start) -> None:
+    """Nothing happens but heartbeats for three times as long as silence is suffered."""
+    supervised = start(workers=1)
+    address = supervised.address()
+    worker = ask(address)
+    time.sleep(3 * HEARTBEAT_SECONDS_MAX)
+    assert ask(address) == worker
+    assert supervised.end() == 0
+    assert "SIGABRT" not in supervised.log.read_text()
 
 
 def test_a_stubborn_worker_is_killed_after_the_drain(start: Start) -> None:
