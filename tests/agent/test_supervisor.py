@@ -165,7 +165,7 @@ def test_a_worker_that_always_crashes_stops_the_service(start: Start) -> None:
 
 
 def test_a_worker_that_hangs_is_aborted_killed_and_replaced(start: Start) -> None:
-    """The stub ignores SIGABRT, so both steps of the ladder show; the real one prints its stacks and dies at the first."""
+    """The stub ignores SIGABRT, so that both steps show; the real one prints its stacks and dies at the first."""
     supervised = start("hang", workers=1)
     address = supervised.address()
     wait_until(lambda: supervised.log.read_text().count("worker 0: pid") >= 2)
