@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from .authority import TlsFiles
 
 READY_PREFIX = "blobedge ready: "
+WORKER_LOST = " ended: signal "  # how the supervisor reports a worker that died or had to be killed
 START_SECONDS_MAX = 60.0
 DRAIN_SECONDS_MAX = 60.0
 LOG_TAIL_CHARACTERS = 4000
@@ -127,8 +128,9 @@ def running(checkout: Path, scratch: Path, tls: TlsFiles, workers: int) -> Itera
         status = process.wait(DRAIN_SECONDS_MAX)
         text = log.read_text(errors="replace")
         assert status == 0, f"SIGTERM must drain and exit 0, got {status}: {text[-LOG_TAIL_CHARACTERS:]}"
-        _, found, trace = text.partition("Traceback")
-        assert not found, f"the endpoint logged a traceback: {trace[:LOG_TAIL_CHARACTERS]}"
+        for trouble in ("Traceback", "Fatal Python error", WORKER_LOST):
+            _, found, what = text.partition(trouble)
+            assert not found, f"the endpoint's log has {trouble!r}: {what[:LOG_TAIL_CHARACTERS]}"
     finally:
         if process.poll() is None:
             process.kill()
