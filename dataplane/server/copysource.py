@@ -2,7 +2,7 @@
 
 A URL is one of this node's when its host means an account that is served here (host style, whatever the name server
 says of it: the node recognises its own public names instead of connecting to them), or when it has the authority of the
-request itself, path style. Everything else is remote (remotesource.py).
+request itself, or a loopback name with the port of a listener, path style. Everything else is remote (remotesource.py).
 
 Reading a source is authorised like Get Blob: by the SAS in the URL, by public access, or, for an unsigned source in the
 same account, by the request itself when the account's key signed it. A caller with a SAS has to sign its source: its
@@ -12,7 +12,7 @@ one version of it, also when it is replaced or deleted meanwhile.
 
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from dataplane.blobapi import conditions, limits, tiers
@@ -24,6 +24,7 @@ from dataplane.blobapi.message import Level, Request
 from dataplane.blobapi.model import AccessPolicy, BlobProperties, Block, ContainerState, PublicAccess
 from dataplane.blobapi.operations import SPECS, Operation
 from dataplane.blobapi.ranges import resolve
+from dataplane.ipc.settings import Settings
 from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.call import Call
 from dataplane.server.handlers.shared import tags_match
@@ -75,19 +76,27 @@ async def metadata_call(node: Node, store: Store, function: Callable[..., T], *a
 
 @dataclass(slots=True)
 class LocalSource:
-    """A blob of this node, or a range of it. Blocks are shared with the destination where the file system can."""
+    """A blob of this node, or a range of it. Blocks are shared with the destination where the file system can.
+
+    Our own blobs are never rewritten in place. A file of another writer may be, so its size and mtime have to be the
+    same after the copy as before."""
 
     opened: OpenBlob
     properties: BlobProperties
     offset: int
     size: int
     blocks: tuple[Block, ...] = ()
+    _before: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._before = self._seal()
 
     def content(self) -> bytes:
         """All of it at once, for small ones. Raises BlobError as fetch does."""
         data = os.pread(self.opened.fd, self.size, self.offset)
         if len(data) != self.size:
             raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
+        self._check_unchanged()
         return data
 
     async def fetch(self, run: Run, staged: StagedFile, progress: Callable[[int], None]) -> None:
@@ -98,9 +107,18 @@ class LocalSource:
             if await run(staged.copy_from, self.opened.fd, self.offset + staged.size, wanted) != wanted:
                 raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
             progress(staged.size)
+        self._check_unchanged()
 
     async def close(self) -> None:
         self.opened.close()
+
+    def _seal(self) -> tuple[int, int]:
+        status = os.fstat(self.opened.fd)
+        return status.st_size, status.st_mtime_ns
+
+    def _check_unchanged(self) -> None:
+        if self.properties.foreign and self._seal() != self._before:
+            raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
 
 
 async def open_source(call: Call, asked: SourceHeaders, *, asynchronous: bool) -> Source:
@@ -132,10 +150,16 @@ def _own_address(call: Call, url: SourceUrl) -> Address | None:
     if account is not None:
         known = account.removesuffix("-secondary") in call.node.accounts
     else:
-        known = url.authority == call.request.host.lower()
+        known = url.authority == call.request.host.lower() or _is_own_loopback(url, settings)
     if not known:
         return None
     return locate(url.text, url.authority, Hosts(settings.host_suffixes, names))
+
+
+def _is_own_loopback(url: SourceUrl, settings: Settings) -> bool:
+    """A client on this machine may write one loopback name to connect and another one in its URLs."""
+    loopback = url.host == "localhost" or url.host.startswith("127.") or url.host == "::1"
+    return loopback and any(url.port == each.port and url.scheme == each.scheme for each in settings.listeners)
 
 
 async def _reader(call: Call, account: Account, address: Address) -> Caller:

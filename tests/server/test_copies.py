@@ -12,7 +12,11 @@ from urllib.parse import quote
 import pytest
 
 from dataplane.blobapi import sas
+from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.blobapi.model import BlobProperties, BlobState
 from dataplane.ipc.settings import AccountSettings
+from dataplane.server.copysource import LocalSource
+from dataplane.store.store import OpenBlob
 from tests.support import ACCOUNT, KEY, Answer, InProcessServer, WireClient
 
 LATER = "2099-01-01"
@@ -126,6 +130,39 @@ def test_source_by_its_public_name(client: WireClient, container: str) -> None:
     source = f"https://{ACCOUNT}.blob.core.windows.net{container}/a%20b"
     assert copy(client, container + "/b", source).status == 202
     assert read(client, container + "/b").body == SMALL
+
+
+def test_source_by_another_loopback_name(client: WireClient, container: str) -> None:
+    put(client, container + "/a", SMALL)
+    source = f"http://localhost:{client.port}/{ACCOUNT}{container}/a"
+    assert copy(client, container + "/b", source).status == 202
+    other = f"http://localhost:{client.port + 1}/{ACCOUNT}{container}/a"
+    assert copy(client, container + "/b", other).code == "CannotVerifyCopySource"
+
+
+def test_file_of_another_writer(server: InProcessServer, client: WireClient, container: str) -> None:
+    directory = Path(server.node.accounts[ACCOUNT].settings.root) / container.strip("/")
+    for name, content in (("f", SMALL), ("g", LARGE)):
+        (directory / name).write_bytes(content)
+        assert copy(client, container + "/b", url(client, f"{container}/{name}")).status == 202
+        assert read(client, container + "/b").body == content
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+def test_file_that_is_rewritten_during_the_copy(tmp_path: Path, foreign: bool) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(SMALL)
+    properties = BlobProperties("0x1", 1, 1, foreign=foreign)
+    opened = OpenBlob(os.open(path, os.O_RDONLY), BlobState("f", len(SMALL), properties))
+    source = LocalSource(opened, properties, 0, len(SMALL))
+    os.utime(path, ns=(1, 1))
+    if foreign:
+        with pytest.raises(BlobError) as caught:
+            source.content()
+        assert caught.value.code is ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412
+    else:
+        assert source.content() == SMALL  # metadata that was set meanwhile moves the mtime of our own files
+    opened.close()
 
 
 def test_lease_of_the_destination(client: WireClient, container: str) -> None:
