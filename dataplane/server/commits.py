@@ -3,6 +3,9 @@
 The long part of a job runs on a data thread first, so that it never holds up a group; then the committer's thread takes
 it together with whatever else waits, and wakes the loop once for the whole group. A job whose caller goes away
 meanwhile is still carried out or discarded as a whole.
+
+Each mount has a committer of its own, so that one that hangs holds up no other; and on each, jobs that need not be
+durable have theirs, so that they do not wait for the syncs of those that must.
 """
 
 import asyncio
@@ -29,10 +32,11 @@ class LoopCommitter:
     ) -> None:
         self._loop = loop
         self._pools = pools
+        self._name = name
         self._committed = committed
+        self._groups: dict[tuple[int, bool], GroupCommitter] = {}
         self._in_flight = 0
         self._abandoned: set[asyncio.Future[None]] = set()
-        self._group = GroupCommitter(self._done, name)
 
     async def submit(self, job: Job[T]) -> T:
         """Carry out a job. Raises what the job raises, and BlobError ServerBusy when too many are under way."""
@@ -54,8 +58,9 @@ class LoopCommitter:
             self._in_flight -= 1
 
     def stop(self) -> None:
-        """Finish what was handed over and end the thread. Blocks until then; what is still prepared is lost."""
-        self._group.stop()
+        """Finish what was handed over and end the threads. Blocks until then; what is still prepared is lost."""
+        for group in self._groups.values():
+            group.stop()
 
     async def _attempt(self, job: Job[T]) -> T:
         if job.needs_prepare:
@@ -65,8 +70,15 @@ class LoopCommitter:
                 self._abandon(job)
                 raise
         future: asyncio.Future[T] = self._loop.create_future()
-        self._group.submit(future, job)
+        self._group(job).submit(future, job)
         return await future
+
+    def _group(self, job: Job[Any]) -> GroupCommitter:
+        key = (id(getattr(job, "mount", None)), job.durable)
+        found = self._groups.get(key)
+        if found is None:
+            found = self._groups[key] = GroupCommitter(self._done, f"{self._name}-{len(self._groups)}")
+        return found
 
     def _abandon(self, job: Job[Any]) -> None:
         """Throw away what a job staged, off the loop; its caller does not wait."""

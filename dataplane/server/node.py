@@ -3,12 +3,14 @@
 Clock and chance are members, so that a test can put its own there; nothing below reads the system's.
 """
 
+import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dataplane.blobapi.authorization import AccountKeys, SasCache
 from dataplane.server.backgroundcopies import BackgroundCopies
@@ -18,19 +20,13 @@ if TYPE_CHECKING:
     from dataplane.ipc.slots import Slot
     from dataplane.server.access import AccessLog
     from dataplane.server.application import Application
+    from dataplane.server.diskpool import DiskPools
     from dataplane.store.commit import Job
     from dataplane.store.store import Store
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
-
-class Pool(Protocol):
-    """Bounded threads for calls that block. Raises BlobError ServerBusy when too many wait already."""
-
-    async def metadata(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-    async def data(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+_log = logging.getLogger(__name__)
 
 
 class Committer(Protocol):
@@ -63,7 +59,7 @@ class Node:
 
     settings: "Settings"
     accounts: Mapping[str, Account]
-    pool: Pool
+    pool: "DiskPools"
     clock: Callable[[], int] = time.time_ns
     random: Random = field(default_factory=SystemRandom)
     sas_cache: SasCache = field(default_factory=SasCache)
@@ -73,6 +69,7 @@ class Node:
     app: "Application" = field(init=False, repr=False)
     keys: Mapping[str, AccountKeys] = field(init=False)
     _last_tick: int = 0
+    _behind: set["asyncio.Future[None]"] = field(default_factory=set, repr=False)
     _request_prefix: str = field(init=False, repr=False)
     _request_count: int = 0
 
@@ -88,6 +85,17 @@ class Node:
         """100 ns since the epoch, larger on every call even when the clock stands still or steps back a little."""
         self._last_tick = max(self.clock() // 100, self._last_tick + 1)
         return self._last_tick
+
+    def behind(self, function: Callable[[], None]) -> None:
+        """Tidy up on a thread, with nobody waiting: what must not be lost does not belong here."""
+        task = asyncio.ensure_future(self.pool.data_pool.run_admitted(function))
+        self._behind.add(task)
+        task.add_done_callback(self._tidied)
+
+    def _tidied(self, task: "asyncio.Future[None]") -> None:
+        self._behind.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.warning("tidying up failed; the sweeper will find it: %r", task.exception())
 
     def new_guid(self) -> str:
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))

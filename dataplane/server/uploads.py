@@ -4,6 +4,7 @@ A large body holds two pieces of memory whatever its length: a data thread hashe
 the other. Nothing is kept of a body that turns out too long, incomplete or wrong.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -103,8 +104,11 @@ class Receiver:
             async for piece in self._call.body.chunks():
                 await self._call.blocking(self._take, staged, piece)
             self._finish()
+        except asyncio.CancelledError:
+            self._call.node.behind(staged.discard)
+            raise
         except BaseException:
-            staged.discard()
+            await self._call.node.pool.data_pool.run_admitted(staged.discard)
             raise
         return staged
 
