@@ -24,29 +24,25 @@ def children(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process still holds its files: a zombie does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
+    """Tell whether a process still holds its files: not as a zombie, once its last thread has ended too (the
+    leader of a process becomes a zombie while other threads still exit)."""
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if task.read_text().rpartition(")")[2].split()[0] not in "ZX":
+                return True
+    return False
 
 
-def tree(pid: int) -> list[int]:
-    """Return a process and all its living descendants."""
-    pids = [pid]
-    for parent in pids:
-        pids += children(parent)
-    return pids
-
-
-def await_gone(pids: Sequence[int]) -> None:
-    """Wait until no process of the list lives; raises TimeoutError."""
-    deadline = time.monotonic() + EXIT_TIMEOUT_S
-    while alive := [pid for pid in pids if is_alive(pid)]:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"processes {alive} outlive SIGKILL")
-        time.sleep(POLL_S)  # /proc offers nothing to wait for, and these are not our children
+def session(leader: int) -> list[int]:
+    """Return the living processes of a session, whoever their parent is by now (proc(5): its sixth field)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == leader and is_alive(int(entry.name)):
+                    found.append(int(entry.name))
+    return found
 
 
 class ServerProcess:
@@ -85,16 +81,21 @@ class ServerProcess:
         return self._line
 
     def kill_all(self) -> None:
-        """SIGKILL to every process of the tree at once; returns when none holds a file any more. Does nothing
-        when the server has ended."""
-        if self._process.poll() is not None:
-            return
-        pids = tree(self.pid)
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._process.wait(EXIT_TIMEOUT_S)
-        await_gone(pids)
+        """SIGKILL to every process of the server; returns when none holds a file any more. Raises TimeoutError.
+
+        The root goes first, so that nobody replaces a worker meanwhile; the rest is found by its session.
+        """
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(EXIT_TIMEOUT_S)
+        deadline = time.monotonic() + EXIT_TIMEOUT_S
+        while alive := session(self.pid):
+            for pid in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"processes {alive} outlive SIGKILL")
+            time.sleep(POLL_S)  # /proc offers nothing to wait for, and these are not our children
         self._reader.join(EXIT_TIMEOUT_S)
 
     def terminate(self) -> int:

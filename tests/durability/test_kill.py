@@ -86,8 +86,8 @@ def test_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path, seed: str
             assert len(before) == 2
             kills.append(time.monotonic())
             os.kill(min(before), signal.SIGKILL)
-            served.append(serving_s(target, kills[-1]))
             replaced.append(replacement_s(process, before, kills[-1]))
+            served.append(serving_s(target, kills[-1]))
         load.await_acknowledged(load.acknowledged_count() + WRITES_BETWEEN_KILLS, ACKNOWLEDGED_TIMEOUT_S)
         load.stop()
         print(f"new worker after {replaced} s, all fresh connections served after {served} s")
@@ -99,7 +99,10 @@ def test_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path, seed: str
         writes = [standing(name, None) for name in names] + load.writes
         _, wrong = check(target, root / CONTAINER, writes, load.staged, NO_CRASH)
         assert wrong == []
+        # The new process must be there each time. To serve, it has to import itself first, which is 0.3 s of
+        # CPU time and takes as long as the machine's other work lets it: the best of the kills counts.
         assert max(replaced) < NEW_WORKER_S
+        assert min(served) < NEW_WORKER_S
         assert process.terminate() == 0
     finally:
         process.kill_all()

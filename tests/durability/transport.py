@@ -185,12 +185,15 @@ class Transport:
         return Found(content.version(), answer.headers.get("etag", ""))
 
     def list_names(self) -> set[str]:
-        """List Blobs, all pages; return the names."""
+        """List Blobs, all pages; return the names, none if the container itself is lost."""
         names: set[str] = set()
         marker = ""
         while True:
             query = {"restype": "container", "comp": "list", "marker": marker}
-            page = ElementTree.fromstring(self.expect((200,), "GET", "", query).body)
+            answer = self.expect((200, 404), "GET", "", query)
+            if answer.status == 404:
+                return names
+            page = ElementTree.fromstring(answer.body)
             names |= {name.text or "" for name in page.iterfind("./Blobs/Blob/Name")}
             marker = page.findtext("NextMarker") or ""
             if not marker:
