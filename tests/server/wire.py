@@ -72,7 +72,7 @@ class Wire:
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
         self.socket.settimeout(WAIT_SECONDS)
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -81,7 +81,8 @@ class Wire:
         """The next answer. Raises EOFError when the connection ends before it is whole."""
         while b"\r\n\r\n" not in self._buffer:
             self._more()
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        head = self._take(self._buffer.index(b"\r\n\r\n"))
+        self._take(4)
         lines = head.decode("utf-8", "surrogateescape").split("\r\n")
         status = int(lines[0].split(" ")[1])
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
@@ -89,8 +90,7 @@ class Wire:
         length = 0 if head_only or status < 200 or status in (204, 304) else int(headers["content-length"])
         while len(self._buffer) < length:
             self._more()
-        body, self._buffer = self._buffer[:length], self._buffer[length:]
-        return Answer(status, headers, body)
+        return Answer(status, headers, self._take(length))
 
     def ended(self) -> bool:
         """Whether the server sends nothing more and closes (or resets)."""
@@ -104,7 +104,7 @@ class Wire:
         with contextlib.suppress(EOFError, ConnectionResetError):
             while True:
                 self._more()
-        return self._buffer
+        return bytes(self._buffer)
 
     def close(self) -> None:
         self.socket.close()
@@ -113,6 +113,11 @@ class Wire:
         """Close with RST, as a crashed client's host does."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.socket.close()
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
 
     def _more(self) -> None:
         data = self.socket.recv(262144)
@@ -129,17 +134,18 @@ class LoopServer:
         app: App,
         options: ServerOptions | None = None,
         tls: ssl.SSLContext | None = None,
-        backlog_copy: bool = False,
+        listening: socket.socket | None = None,
     ) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = listening or socket.create_server(("127.0.0.1", 0))
         self.address = listening.getsockname()
-        self.listening_copy = socket.socket(fileno=socket.dup(listening.fileno())) if backlog_copy else None
         self.pools = DiskPools(2, 2, 8)
-        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._runner: asyncio.Runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()
         self._stop = asyncio.Event()
-        self._start = lambda: serve(app, [(listening, tls)], pools=self.pools, options=options)
+        self._start: Callable[[], Awaitable[Server]] = lambda: serve(
+            app, [(listening, tls)], pools=self.pools, options=options
+        )
         self._wires: list[Wire] = []
         self._thread.start()
         assert self._ready.wait(WAIT_SECONDS)
@@ -180,7 +186,7 @@ class LoopServer:
 
         async def poll() -> None:
             async with asyncio.timeout(WAIT_SECONDS):
-                while not condition():
+                while not condition():  # noqa: ASYNC110 - any state of the server, without a hook in it
                     await asyncio.sleep(0.001)
 
         self.call(poll())
@@ -188,8 +194,6 @@ class LoopServer:
     def close(self) -> None:
         for wire in self._wires:
             wire.close()
-        if self.listening_copy is not None:
-            self.listening_copy.close()
         self.loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(WAIT_SECONDS)
         assert not self._thread.is_alive()
