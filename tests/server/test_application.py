@@ -10,6 +10,7 @@ from dataplane.blobapi.operations import Operation
 from dataplane.blobapi.versions import NEWEST
 from dataplane.ipc.settings import MappedContainer
 from dataplane.server.handlers import HANDLERS
+from dataplane.store.errors import NameNotStorable, NoSpace, StorageUnavailable
 from tests.support import KEY, SECOND_KEY, InProcessServer, WireClient
 
 BLOCK_BLOB = {"x-ms-blob-type": "BlockBlob"}
@@ -237,3 +238,65 @@ def test_a_bug_is_an_internal_error_that_tells_nothing(
     assert b"secret" not in answer.body
     assert answer.headers["x-ms-request-id"] in caplog.text
     assert "/secret/path" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StorageUnavailable("open", OSError(5, "x", "/secret/path")), "ServerBusy"),
+        (NoSpace("write", OSError(28, "x", "/secret/path")), "InsufficientStorage"),
+    ],
+)
+def test_a_fault_of_the_storage_is_to_be_tried_again(
+    server: InProcessServer, client: WireClient, container: str, monkeypatch: pytest.MonkeyPatch, error: Exception,
+    code: str,
+) -> None:  # fmt: skip
+    def failing(name: str) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.node.accounts[client.account].store, "container", failing)
+        answer = client.request("GET", container, {"restype": "container"})
+    assert (answer.status, answer.code) == (503, code)
+    assert int(answer.headers["retry-after"]) > 0
+    assert b"secret" not in answer.body
+
+
+def test_a_name_that_the_mount_refuses(
+    server: InProcessServer, client: WireClient, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str) -> None:
+        raise NameNotStorable("open")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.node.accounts[client.account].store, "container", failing)
+        answer = client.request("GET", container, {"restype": "container"})
+    assert (answer.status, answer.code) == (400, "InvalidResourceName")
+
+
+# --- a mount that is not quick enough for the event loop ---
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WireClient]:
+    """A client of a server whose store says that it is not local, so that every look at it takes a thread."""
+    started = InProcessServer(tmp_path_factory.mktemp("root"))
+    for account in started.node.accounts.values():
+        account.store.local = lambda: False  # type: ignore[method-assign]
+    opened = started.client()
+    yield opened
+    opened.close()
+    started.close()
+
+
+def test_everything_works_from_threads(remote: WireClient) -> None:
+    public = {"x-ms-blob-public-access": "blob"}
+    assert remote.request("PUT", "/far", {"restype": "container"}, public).status == 201
+    assert remote.request("PUT", "/far/b", None, BLOCK_BLOB, b"hello").status == 201
+    for sign in (True, False):
+        answer = remote.request("GET", "/far/b", None, {"Origin": "https://a.example"}, sign=sign, version=None)
+        assert (answer.status, answer.body, answer.headers["x-ms-version"]) == (200, b"hello", NEWEST)
+    assert remote.request("GET", "/far", {"restype": "container"}, sign=False).status == 401
+    assert remote.request("GET", "/far", {"restype": "container", "comp": "list"}).status == 200
+    assert remote.request("DELETE", "/far/b").status == 202
+    assert remote.request("GET", "/far/b").status == 404
