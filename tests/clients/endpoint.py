@@ -1,8 +1,8 @@
 """Start the product as an operator would, wait until it says it is ready, and stop it with SIGTERM.
 
-Guarantees of `running`: the yielded endpoint has printed one ready line per listener; at the end SIGTERM
-must make it exit 0 and its log must hold no traceback, so that every client test also shows that nothing
-went wrong unseen.
+Guarantees of `running`: the yielded endpoint has printed one ready line per listener; at the end SIGTERM must make it
+exit 0, and its log must hold no traceback and no worker that died or had to be killed. So every client test also
+shows that nothing went wrong unseen behind a client's retries.
 """
 
 from __future__ import annotations
