@@ -40,7 +40,7 @@ class Probe(Job[str]):
         self.publishing.set()
         if self.gate is not None:
             assert self.gate.wait(WAIT_SECONDS)
-        if self.prepared <= self.agains:
+        if self.agains and self.prepared <= self.agains:
             raise Again
         if self.publish_error is not None:
             raise self.publish_error
