@@ -45,7 +45,7 @@ def run(control_fd: int) -> int:
         settings = _settings(channel)
         if settings is None:
             return control.EXIT_OK  # the supervisor died before it said anything
-        log_format = f"%(asctime)s %(levelname)s worker {settings.worker}: %(message)s"  # lines up with the supervisor's
+        log_format = f"%(asctime)s %(levelname)s worker {settings.worker}: %(message)s"  # as the supervisor's
         logging.basicConfig(level=settings.log_level.upper(), stream=sys.stderr, format=log_format)
         _raise_descriptor_limit()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
