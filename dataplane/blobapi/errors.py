@@ -45,7 +45,8 @@ class ErrorCode(Enum):
     INVALID_AUTHENTICATION_INFO = (
         "InvalidAuthenticationInfo",
         400,
-        "The authentication information was not provided in the correct format. Verify the value of Authorization header.",
+        "The authentication information was not provided in the correct format. "
+        "Verify the value of Authorization header.",
     )
     INVALID_BLOB_OR_BLOCK = ("InvalidBlobOrBlock", 400, "The specified blob or block content is invalid.")
     INVALID_BLOB_TIER = ("InvalidBlobTier", 400, "The specified blob tier is invalid.")

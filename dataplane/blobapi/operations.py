@@ -1,4 +1,5 @@
-"""The list of operations: how a request is told apart, and the permission that each needs. One table, nothing else routes.
+"""The list of operations: how a request is told apart, and the permission that each needs. One table, nothing else
+routes.
 
 A SAS operation is allowed when the token's permissions hold any of `sas` (REST pages "Create a service SAS" and "Create
 an account SAS", the tables of permissions per operation); `resource_type` is the account SAS's `srt` letter. What a
@@ -68,8 +69,8 @@ class Operation(Enum):
 class OperationSpec:
     """What one operation needs of its caller.
 
-    `overwrite_sas`: letters of which one is needed when the destination exists already (create alone may not overwrite).
-    `write`: it changes something, so read-only containers refuse it.
+    `overwrite_sas`: letters of which one is needed when the destination exists already (create alone may not
+    overwrite). `write`: it changes something, so read-only containers refuse it.
     """
 
     operation: Operation

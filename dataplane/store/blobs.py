@@ -20,8 +20,9 @@ from dataplane.blobapi.dates import parse_iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block, Lease
 from dataplane.store import blocklists, files, leasefiles, smallfile
-from dataplane.store.commit import Again, Job, fsync
+from dataplane.store.commit import Again, Job
 from dataplane.store.errors import translated
+from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found, Missing
 from dataplane.store.mount import DIRECTORY, PRIVATE
 from dataplane.store.place import Place, blob_key
@@ -172,12 +173,13 @@ class _BlobJob(Job[BlobState]):
             fd = self.own(os.open(path, flags, 0o600, dir_fd=self.mount.containers_fd))
         except FileExistsError:
             return
-        os.write(fd, self.name.encode("utf-8", "surrogateescape"))
+        write_all(fd, self.name.encode("utf-8", "surrogateescape"))
         self.staged_fds.append(fd)
         self.staged_fds.append(self.own(os.open(directory, DIRECTORY, dir_fd=self.mount.containers_fd)))
 
     def drop_blocks(self) -> None:
-        """Uncommitted blocks do not outlive a Put Blob, a commit or a delete (REST page "Put Block")."""
+        """Uncommitted blocks do not outlive a Put Blob, a commit or a delete (REST page "Put Block"). Called under the
+        blob's lock right after the change, so that no block is dropped that was acknowledged later."""
         if os.access(self.place.private("blocks"), os.F_OK, dir_fd=self.mount.containers_fd):
             self.trash.take(self.mount.containers_fd, self.place.private("blocks", blob_key(self.name)))
 
@@ -247,6 +249,7 @@ class PutJob(_BlobJob):
                 self._decide_again(staged, state)
             self._old = old
             self._rename(staged, self.path)
+            self.drop_blocks()
         self.mount.records.remember(self._record)
         assert self._result is not None
         return self._result
@@ -282,7 +285,6 @@ class PutJob(_BlobJob):
                 target = self.place.prefix + self.mount.encode_beside(self.name)
 
     def cleanup(self) -> None:
-        self.drop_blocks()
         self.forget(self._old, self._old_state)
 
     def discard(self) -> None:
@@ -352,7 +354,7 @@ class UpdateJob(_BlobJob):
         except PermissionError:
             self.needs_prepare = True
             raise Again from None
-        self.directory_fds[f"inode:{found.seal.inode}"] = found.fd
+        self.directory_fds[f"{id(self.mount)}:inode:{found.seal.inode}"] = found.fd
         self.mount.records.remember(record)
 
     def _publish_copy(self, copy: StagedFile, found: Found, properties: BlobProperties) -> None:
@@ -408,6 +410,8 @@ class DeleteJob(_BlobJob):
                 self._remove_snapshots()
             if scope is not DeleteScope.SNAPSHOTS_ONLY:
                 self._remove(found)
+                if not self._snapshot:
+                    self.drop_blocks()
                 self._gone = (found, state)
             return state
 
@@ -441,8 +445,6 @@ class DeleteJob(_BlobJob):
         if self._gone is None:
             return
         self.forget(*self._gone)
-        if not self._snapshot:
-            self.drop_blocks()
 
 
 class SnapshotJob(_BlobJob):

@@ -12,6 +12,7 @@ from typing import Final
 from dataplane.blobapi.model import Block
 from dataplane.store import smallfile
 from dataplane.store.errors import translated
+from dataplane.store.fileio import write_all
 from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place
 
@@ -30,9 +31,7 @@ def pack(place: Place, blocks: Sequence[Block], to_sync: list[int]) -> str:
     with translated("write block list"):
         fd = os.open(f"{directory}/{name}", flags, 0o600, dir_fd=directory_fd)
         to_sync.append(fd)
-        view = memoryview(text.encode())
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, text.encode())
         to_sync.append(os.open(directory, DIRECTORY, dir_fd=directory_fd))
     return f"@{name}"
 

@@ -20,8 +20,9 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block
 from dataplane.store import blobs, blocklists, slots, smallfile
 from dataplane.store.blobs import DecideProperties, PutJob
-from dataplane.store.commit import Again, fsync
+from dataplane.store.commit import Again
 from dataplane.store.errors import translated
+from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found
 from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place, blob_key
@@ -137,7 +138,7 @@ def _create_directory(place: Place, directory: str, meta: _Meta) -> list[int]:
         os.mkdir(temporary, 0o700, dir_fd=staging_fd)
         fd = os.open(f"{temporary}/{_META}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=staging_fd)
         try:
-            os.write(fd, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+            write_all(fd, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape"))
             if place.durable:
                 os.fsync(fd)
         finally:
@@ -418,4 +419,3 @@ def block_list(place: Place, name: str, snapshot: str = "") -> tuple[tuple[Block
     found, state = opened
     os.close(found.fd)
     return blocklists.unpack(place, state.properties.block_list), waiting
-

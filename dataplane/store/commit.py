@@ -5,8 +5,8 @@ thread before the job joins a group. `stage` writes what nobody sees yet. All fi
 together: writeback is started for each, then each is fsynced, so the journal commits once and the other calls return at
 once. `publish` takes the blob's lock, checks again, and makes the change visible by one atomic call. Then the
 directories are fsynced, once each, and only then do the callers hear of it.
-A crash before `publish` leaves the old state, after it the new one; a job whose sync failed is answered with an error and
-never retried to success, as a second fsync after a failed one proves nothing.
+A crash before `publish` leaves the old state, after it the new one; a job whose sync failed is answered with an error
+and never retried to success, as a second fsync after a failed one proves nothing.
 Rejected: syncfs per group (one big upload elsewhere on the mount delays every small write), a thread for each request.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from dataplane.store import syscalls
-from dataplane.store.errors import translated
+from dataplane.store.fileio import fsync
 
 T = TypeVar("T")
 
@@ -156,12 +156,6 @@ def _sync_directories(pairs: list[tuple[Job[Any], Outcome[Any]]]) -> None:
                     failed[key] = error
             if key in failed:
                 outcome.error = failed[key]
-
-
-def fsync(fd: int) -> None:
-    """fsync(2), its failure a StoreError."""
-    with translated("fsync"):
-        os.fsync(fd)
 
 
 def _finish(job: Job[Any], outcome: Outcome[Any]) -> None:

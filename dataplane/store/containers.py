@@ -17,6 +17,7 @@ from dataplane.blobapi.model import AccessPolicy, ContainerProperties, Container
 from dataplane.store import leasefiles, smallfile
 from dataplane.store.commit import Job
 from dataplane.store.errors import translated
+from dataplane.store.fileio import write_all
 from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place
 from dataplane.store.trash import Trash
@@ -88,7 +89,7 @@ class _ContainerJob(Job[Any]):
         with translated("write container"):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fd = self.own(os.open(temporary, flags, 0o600, dir_fd=staging_fd))
-            os.write(fd, smallfile.encode(MAGIC, _to_json(properties)))
+            write_all(fd, smallfile.encode(MAGIC, _to_json(properties)))
             if self.durable:
                 os.fsync(fd)
             target = self.place.private(_DOCUMENT)

@@ -6,6 +6,7 @@ from typing import Final
 
 from dataplane.store.commit import Job
 from dataplane.store.errors import translated
+from dataplane.store.fileio import write_all
 from dataplane.store.mount import Mount
 
 
@@ -24,7 +25,7 @@ class DocumentJob(Job[None]):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with translated("write document"):
             fd = self.own(os.open(self._temporary, flags, 0o600, dir_fd=self._mount.staging_fd))
-            os.write(fd, self._data)
+            write_all(fd, self._data)
         self.staged_fds.append(fd)
 
     def publish(self) -> None:

@@ -1,7 +1,7 @@
 """What can go wrong below the protocol, and the one place where an errno becomes one of these.
 
-A StoreError is the storage's fault, never the client's: the server answers 503 with Retry-After. An operating error that
-is not in the table stays an OSError, and with it a bug of ours (500).
+A StoreError is the storage's fault, never the client's: the server answers 503 with Retry-After. An operating error
+that is not in the table stays an OSError, and with it a bug of ours (500).
 """
 
 import errno

@@ -1,9 +1,9 @@
 """Finding a blob's file, reading its state, and making the place where it goes.
 
 A blob called `a/b` is the file `a/b`, or, while a directory has that path, the file beside it (names.py). It is in one
-place at a time: who writes it writes it where it is. When a blob's parent has to be a directory and a blob has that very
-name, that blob moves beside the coming directory first, under its own lock; a reader finds it in one place or the other
-at every moment, since the second link is made before the first goes.
+place at a time: who writes it writes it where it is. When a blob's parent has to be a directory and a blob has that
+very name, that blob moves beside the coming directory first, under its own lock; a reader finds it in one place or the
+other at every moment, since the second link is made before the first goes.
 """
 
 import errno
@@ -86,7 +86,9 @@ def properties(place: Place, name: str, found: Found) -> BlobProperties:
     if recorded is not None:
         return recorded
     hashed = records.name_hash(place.container, name)
-    return carried_metadata(foreign_properties(name, found.seal), store.last_before_change(found.fd, found.seal, hashed))
+    return carried_metadata(
+        foreign_properties(name, found.seal), store.last_before_change(found.fd, found.seal, hashed)
+    )
 
 
 def foreign_properties(name: str, seal: Seal) -> BlobProperties:

@@ -5,8 +5,8 @@ once in bounded memory (runs on disk, merged) into a file below `.blobedge/index
 start of a page is a binary search, and a page touches only its own part of the file.
 A directory that changed within the last moments is never remembered: its time stamp may not show the next change yet.
 
-File: the names (UTF-8, directories with a slash at their end) each followed by NUL, in order of the names they decode to;
-then their offsets, 8 bytes each, little-endian; then the count, 8 bytes, and the magic.
+File: the names (UTF-8, directories with a slash at their end) each followed by NUL, in order of the names they decode
+to; then their offsets, 8 bytes each, little-endian; then the count, 8 bytes, and the magic.
 """
 
 import bisect

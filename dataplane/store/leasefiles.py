@@ -10,6 +10,7 @@ from typing import Final
 from dataplane.blobapi.model import Lease
 from dataplane.store import smallfile
 from dataplane.store.errors import translated
+from dataplane.store.fileio import write_all
 from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place, blob_key
 
@@ -87,7 +88,7 @@ def _replace(place: Place, path: str, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600, dir_fd=mount.staging_fd)
     try:
-        os.write(fd, data)
+        write_all(fd, data)
         if place.durable:
             os.fsync(fd)
     finally:

@@ -191,7 +191,9 @@ def _merged(walker: Walker, place: Place, prefix: str, start: str) -> Iterator[t
     waiting = [n for n in blocks.uncommitted_names(place) if n >= start and n.startswith(prefix)]
     committed = ((n, p, False) for n, p in walker)
     previous = ""
-    for name, path, flag in heapq.merge(committed, ((n, "", True) for n in waiting), key=lambda item: (item[0], item[2])):
+    for name, path, flag in heapq.merge(
+        committed, ((n, "", True) for n in waiting), key=lambda item: (item[0], item[2])
+    ):
         if name != previous or not flag:
             yield name, path, flag
         previous = name
@@ -245,4 +247,3 @@ class _StateReader:
     def uncommitted(self, name: str) -> BlobState:
         """A blob that so far is blocks only: a name with no content (REST page "List Blobs", uncommittedblobs)."""
         return BlobState(name, 0, BlobProperties(etag="", last_modified=0, created=0))
-

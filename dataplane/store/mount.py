@@ -23,7 +23,7 @@ from typing import Final, Literal
 
 from dataplane.store import names, syscalls
 from dataplane.store.errors import FormatTooNew, StorageUnavailable, translated
-from dataplane.store.probe import Capabilities, probe, unprobed
+from dataplane.store.probe import probe, unprobed
 from dataplane.store.recordstore import RecordStore
 
 PRIVATE: Final = ".blobedge"
@@ -116,8 +116,11 @@ class Mount:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Exclusive between all processes and nodes that have this mount. Not reentrant; never held over network I/O."""
-        offset = int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()) >> (64 - _LOCK_BITS)
+        """Exclusive between all processes and nodes that have this mount. Not reentrant; never held over network
+        I/O."""
+        offset = int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()) >> (
+            64 - _LOCK_BITS
+        )
         fd = self._lock_fd()
         with translated("lock"):
             syscalls.lock_byte(fd, offset)

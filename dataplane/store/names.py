@@ -117,8 +117,8 @@ def _split(pieces: list[str], bytes_max: int) -> list[str]:
 def decode_component(component: str) -> tuple[str, Kind] | None:
     """The text of one component and what it is, or None when no encoding yields it.
 
-    The caller joins: after WHOLE directories a slash, after CONTINUES nothing. The result counts only if `path_matches`.
-    """
+    The caller joins: after WHOLE directories a slash, after CONTINUES nothing. The result counts only if
+    `path_matches`. """
     if _MARK not in component:
         return component, Kind.WHOLE
     if component == "%~e":

@@ -36,7 +36,8 @@ class Capabilities:
 
 
 def probe(directory_fd: int) -> Capabilities:
-    """Try the mount below a directory that we may write to. Leaves nothing behind. Raises OSError if it is not writable."""
+    """Try the mount below a directory that we may write to. Leaves nothing behind. Raises OSError if it is not
+    writable."""
     name = f".probe-{os.getpid()}"
     fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
     try:

@@ -1,8 +1,9 @@
-"""Where records live: in an extended attribute of the file where there are any and it fits, else in a file of their own.
+"""Where records live: in an extended attribute of the file where there are any and it fits, else in a file of their
+own.
 
 Both keep the same promise. `write` for a seal that no visible file has yet changes nothing that a reader can see; the
-caller makes the file have that seal (by renaming a staged file into place, or by utimensat) once what `write` asked to be
-synced is synced. `read` returns the record of exactly that seal, or nothing.
+caller makes the file have that seal (by renaming a staged file into place, or by utimensat) once what `write` asked to
+be synced is synced. `read` returns the record of exactly that seal, or nothing.
 
 A separate record file is named by its seal, so clearing an old one can never hit the record of a file that got the same
 inode number since. ext4 has about 4,000 bytes for all attributes of a file and answers ENOSPC beyond them, which is
@@ -19,6 +20,7 @@ from typing import Final, Literal
 from dataplane.blobapi.model import BlobProperties
 from dataplane.store import records
 from dataplane.store.errors import translated
+from dataplane.store.fileio import write_all
 from dataplane.store.records import Record, Seal
 
 XATTR: Final = "user.blobedge"
@@ -157,7 +159,7 @@ class RecordStore:
                     opened.append(os.dup(self._dir_fd))
                     fd = os.open(path, flags, 0o600, dir_fd=self._dir_fd)
                 opened.append(fd)
-                os.write(fd, line)
+                write_all(fd, line)
                 opened.append(os.open(sub, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._dir_fd))
             except BaseException:
                 for each in opened:

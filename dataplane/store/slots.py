@@ -1,10 +1,11 @@
 """Blocks at their final place: where it works out, a commit renames the file that the blocks were written to.
 
-A copy of the whole blob at commit costs as much as the upload. So the blocks of an upload share one sparse file, `data`,
-cut into slots of the size of the first block. A block's slot is the number at the end of its id, where the ids of an
-upload count up (AzCopy, object_store, the JavaScript SDK, rclone's newer versions), else the order of arrival (the Python
-SDK's ids are random). If at commit every block lies where the list wants it, `data` becomes the blob; a few blocks that
-lie elsewhere are put into their gaps; in every other case the commit copies. A wrong guess costs that copy, never data:
+A copy of the whole blob at commit costs as much as the upload. So the blocks of an upload share one sparse file,
+`data`, cut into slots of the size of the first block. A block's slot is the number at the end of its id, where the ids
+of an upload count up (AzCopy, object_store, the JavaScript SDK, rclone's newer versions), else the order of arrival
+(the Python SDK's ids are random). If at commit every block lies where the list wants it, `data` becomes the blob; a
+few blocks that lie elsewhere are put into their gaps; in every other case the commit copies. A wrong guess costs that
+copy, never data:
 
 - A slot is claimed by one request, once, by creating `i<id>` and `c<slot>` exclusively. Whoever comes second writes a
   file of its own, so no block that was acknowledged is ever overwritten, and a failed request's slot stays unusable.

@@ -1,5 +1,6 @@
 """Small private documents (leases, container records, service properties): one checksummed line of JSON each, replaced
-whole. Writing is two steps, so that a Job can share its syncs: `stage` the new text, then `replace` the old by rename."""
+whole. Writing is two steps, so that a Job can share its syncs: `stage` the new text, then `replace` the old by
+rename."""
 
 import json
 import os

@@ -15,8 +15,8 @@ _WRITEBACK_BYTES: Final = 8 * 1024 * 1024
 class StagedFile:
     """A file being written, or a part of one from `base` on. One writer at a time; writes go to the end.
 
-    Writeback starts while data still arrives, so that the sync at the end has little left to wait for. `directory_fd` and
-    `name` are where it can be renamed from; `linked` tells that discarding it removes that name.
+    Writeback starts while data still arrives, so that the sync at the end has little left to wait for. `directory_fd`
+    and `name` are where it can be renamed from; `linked` tells that discarding it removes that name.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class StagedFile:
     def copy_from(self, source_fd: int, offset: int, length: int) -> int:
         """Append a range of another file without moving it through this process: shared blocks where the file system
         can (copy_file_range(2)). Returns how many bytes there were. Raises StoreError."""
-        if offset == self.base == self.size == 0 and length == os.fstat(source_fd).st_size:
-            if self._mount.capabilities.reflink and syscalls.clone_file(self.fd, source_fd):
-                self.size = length
-                return length
+        whole = offset == self.base == self.size == 0 and length == os.fstat(source_fd).st_size
+        if whole and self._mount.capabilities.reflink and syscalls.clone_file(self.fd, source_fd):
+            self.size = length
+            return length
         done = 0
         with translated("copy"):
             while done < length:

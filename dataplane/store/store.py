@@ -165,7 +165,8 @@ class Store:
         return blobs.UpdateJob(place, _trash(tree), ref, decide)
 
     def delete(self, ref: BlobRef, decide: Callable[[BlobState | None], DeleteScope]) -> Job[BlobState]:
-        """Delete a blob, its snapshots, or one snapshot. The state that `decide` sees tells whether it has snapshots."""
+        """Delete a blob, its snapshots, or one snapshot. The state that `decide` sees tells whether it has
+        snapshots."""
         tree, place = self._require(ref.container)
         return blobs.DeleteJob(place, _trash(tree), ref, decide)
 
@@ -208,8 +209,8 @@ class Store:
     ) -> ListPage:  # fmt: skip
         """One page of a container's blobs in order of their names, from `start` on (inclusive).
 
-        A group of names that have the delimiter after the prefix counts as one result. Snapshots come before their blob,
-        oldest first, and are never split over pages, so a page may hold more than `limit` items.
+        A group of names that have the delimiter after the prefix counts as one result. Snapshots come before their
+        blob, oldest first, and are never split over pages, so a page may hold more than `limit` items.
         """
         tree, place = self._require(container)
         return listing.list_blobs(
@@ -291,4 +292,14 @@ def _tagged_names(place: Place) -> list[str]:
     return sorted(names)
 
 
-__all__ = ["BlobRef", "DeleteScope", "Job", "ListItem", "ListPage", "MappedDirectory", "OpenBlob", "StagedFile", "Store"]
+__all__ = [
+    "BlobRef",
+    "DeleteScope",
+    "Job",
+    "ListItem",
+    "ListPage",
+    "MappedDirectory",
+    "OpenBlob",
+    "StagedFile",
+    "Store",
+]

@@ -49,7 +49,7 @@ def names(store: Store, container: str = "box", **options: object) -> list[str]:
     arguments: dict[str, object] = {"prefix": "", "delimiter": "", "limit": 5000, **options}
     while True:
         page = store.list_blobs(container, start=start, **arguments)  # type: ignore[arg-type]
-        found += [item.prefix or item.state.name for item in page.items if item.prefix or item.state]
+        found += [item.prefix or (item.state.name if item.state else "") for item in page.items]
         start = page.next_start
         if not start:
             return found

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from dataplane.store import names
 
 blob_names = st.text(
-    st.sampled_from("ab/.%~ecfn25E\u00e4\U0001f600 +-") | st.characters(exclude_categories=["Cs"], exclude_characters="\0\\"),
+    st.sampled_from("ab/.%~ecfn25E\u00e4\U0001f600 +-")
+    | st.characters(exclude_categories=["Cs"], exclude_characters="\0\\"),
     min_size=1,
     max_size=400,
 )
@@ -49,7 +50,9 @@ def test_a_path_that_decodes_is_the_name_s_own(path: str) -> None:
         assert names.path_matches(name, path)
 
 
-@pytest.mark.parametrize("name", ["data.csv", "100%.txt", "x%3Ay=1/b", "a%2Fb", ".hidden", "a b+c", "-rf", "\u00e4.txt"])
+@pytest.mark.parametrize(
+    "name", ["data.csv", "100%.txt", "x%3Ay=1/b", "a%2Fb", ".hidden", "a b+c", "-rf", "\u00e4.txt"]
+)
 def test_ordinary_names_are_their_own_paths(name: str) -> None:
     assert names.encode(name) == name
 
@@ -61,7 +64,27 @@ def test_paths_that_nobody_made_are_no_blobs(path: str) -> None:
 
 def test_a_million_generated_names_map_injectively_and_back() -> None:
     draw = random.Random(20261123)
-    alphabet = ["a", "b", "/", "//", ".", "..", "%", "~", "%~", "e", "c", "f", "2", "5", "E", ".nfs", "\u00fc", " ", "x" * 130]
+    alphabet = [
+        "a",
+        "b",
+        "/",
+        "//",
+        ".",
+        "..",
+        "%",
+        "~",
+        "%~",
+        "e",
+        "c",
+        "f",
+        "2",
+        "5",
+        "E",
+        ".nfs",
+        "\u00fc",
+        " ",
+        "x" * 130,
+    ]
     seen: dict[str, str] = {}
     for _ in range(1_000_000):
         name = "".join(draw.choices(alphabet, k=draw.randint(1, 6)))

@@ -29,7 +29,23 @@ def test_a_blob_is_a_plain_file_and_its_properties_come_back(store: Store, root:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a/", "a//b", "/a", "////a", "..", "../x", "./a", "x" * 300, "\u00e4" * 400, ".snapshot/x", ".nfs1", "%~e", "a b+%41"]
+    "name",
+    [
+        "a",
+        "a/",
+        "a//b",
+        "/a",
+        "////a",
+        "..",
+        "../x",
+        "./a",
+        "x" * 300,
+        "\u00e4" * 400,
+        ".snapshot/x",
+        ".nfs1",
+        "%~e",
+        "a b+%41",
+    ],
 )
 def test_every_name_round_trips(store: Store, name: str) -> None:
     make(store)
@@ -128,7 +144,22 @@ def test_a_tree_made_by_cp_is_a_container(store: Store, root: Path) -> None:
 def test_listing_pages_prefixes_and_delimiters(store: Store) -> None:
     make(store)
     all_names = sorted(
-        ["a", "a-b", "a.txt", "a/1", "a/2/x", "a/2/y", "a0", "b/", "b//c", "b/c/d", "c" * 300, "c" * 300 + "/x", "c" * 249, "z/z/z"]
+        [
+            "a",
+            "a-b",
+            "a.txt",
+            "a/1",
+            "a/2/x",
+            "a/2/y",
+            "a0",
+            "b/",
+            "b//c",
+            "b/c/d",
+            "c" * 300,
+            "c" * 300 + "/x",
+            "c" * 249,
+            "z/z/z",
+        ]
     )
     for name in all_names:
         put(store, name)
