@@ -6,6 +6,7 @@ SIGTERM and SIGINT drain: each worker finishes what runs within drain_seconds. A
 
 import functools
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,15 +24,18 @@ log = logging.getLogger("blobedge.supervisor")
 
 EXIT_OK: Final = 0
 EXIT_GAVE_UP: Final = 1
-WORKER_COMMAND: Final = (sys.executable, "-m", "dataplane")
+WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "dataplane")
 
 Announce = Callable[[Sequence[str]], Awaitable[None]]
 
 
 async def announce_ready(urls: Sequence[str]) -> None:
     """Print the line per URL that scripts wait for."""
-    for url in urls:
-        print(f"blobedge ready: {url}", flush=True)
+    try:
+        for url in urls:
+            print(f"blobedge ready: {url}", flush=True)
+    except BrokenPipeError:  # nobody waits for it; at exit Python would complain of the pipe again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def supervise(plan: Plan, announce: Announce = announce_ready, command: Sequence[str] = WORKER_COMMAND) -> int:

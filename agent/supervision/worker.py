@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -111,6 +112,7 @@ class Worker:
             process = await trio.lowlevel.open_process(
                 [*self._command, "--control-fd", str(theirs.fileno())],
                 pass_fds=inherited,
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),  # stdout is for the ready lines
                 process_group=0,
@@ -176,3 +178,14 @@ class Worker:
     def _close(self) -> None:
         self._slot.close()
         os.close(self._slot_fd)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, and the place that this very code was loaded from first on the module path.
+
+    So the supervisor and its workers are of one version, wherever it was started: `python -m` alone would look into the
+    working directory first, which may hold anything (the command has -P, which stops that).
+    """
+    inherited = os.environ.get("PYTHONPATH")
+    place = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([place, inherited] if inherited else [place])}
