@@ -57,11 +57,11 @@ def run(control_fd: int) -> int:
 
 
 def _settings(channel: control.Channel) -> Settings | None:
-    if not __debug__:
-        raise BootError("assertions are switched off (python -O, PYTHONOPTIMIZE); they guard data and have to stay on")
-    message = channel.receive()
+    message = channel.receive()  # before anything else: what is unread when we exit costs the other end our last words
     if message is None:
         return None
+    if not __debug__:
+        raise BootError("assertions are switched off (python -O, PYTHONOPTIMIZE); they guard data and have to stay on")
     if not isinstance(message, control.Start):
         raise control.ControlError(f"expected Start, got {type(message).__name__}")
     return from_json(message.settings)
