@@ -1,0 +1,1 @@
+"""The same tree through two doors: Blob requests and plain file operations."""

@@ -1,0 +1,1 @@
+"""Recorded exchanges with the real service, played against the product."""
