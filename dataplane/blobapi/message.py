@@ -1,8 +1,8 @@
 """A request and an answer as values: what the server's parser produces and what a handler returns.
 
 A target is decoded exactly once, in uri.py; authorisation and the store get the same Resource, so one string can never
-have two readings. Header names are lower-case; values are text decoded as UTF-8 with surrogateescape, so that signing
-sees the very bytes that were sent.
+have two readings. Header names are lower-case, but for user metadata, whose names keep their case after x-ms-meta-;
+values are text decoded as UTF-8 with surrogateescape, so that signing sees the very bytes that were sent.
 """
 
 from collections.abc import Mapping

@@ -131,7 +131,7 @@ def _standard_headers(headers: Mapping[str, str], lite: bool, zero_length: str) 
 def _header_blocks(headers: Mapping[str, str]) -> Iterator[str]:
     """The canonicalised x-ms- headers, in the readings that the module head names; the usual one costs no other."""
     empty_too = headers.get("x-ms-version", "") >= _EMPTY_HEADERS_SIGNED_SINCE
-    values = {n: v.strip() for n, v in headers.items() if n.startswith("x-ms-") and (empty_too or v.strip())}
+    values = {n.lower(): v.strip() for n, v in headers.items() if n.startswith("x-ms-") and (empty_too or v.strip())}
     ordinal = sorted(values)
     yield _lines(values, ordinal)
     word_sorted = sorted(ordinal, key=word_sort_key)

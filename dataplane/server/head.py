@@ -41,6 +41,7 @@ _LOOKALIKES: Final = frozenset({"content_length", "transfer_encoding", "content-
 
 #: Header names as sent -> lower-case, after they were found to be tokens. Clients use few, so this holds all of them;
 #: somebody who sends thousands only makes it start again.
+_METADATA: Final = "x-ms-meta-"
 _CACHED_NAMES_MAX: Final = 1024
 _CACHED_NAME_CHARS_MAX: Final = 64
 _names: dict[str, str] = {}
@@ -48,7 +49,7 @@ _names: dict[str, str] = {}
 
 @dataclass(slots=True)
 class RawRequest:
-    """A head as sent: names lower-case, values without blanks around them, as UTF-8 with surrogateescape.
+    """A head as sent: names lower-case (user metadata: after its prefix as sent), values without blanks around them, as UTF-8 with surrogateescape.
 
     `content_length` is None without a Content-Length header. `keep_alive` tells whether the client allows another
     request after this one; `expects_continue`, whether it waits for "100 Continue" before its body.
@@ -134,10 +135,13 @@ def _request_line(line: str) -> tuple[str, str, bool]:
 
 
 def _check_name(name: str) -> str:
-    """A header name that was not seen before, in lower case. A folded line or a blank before the colon is no token."""
+    """A header name that was not seen before, in lower case, but for the names of user metadata, whose case Azure keeps.
+    A folded line or a blank before the colon is no token."""
     lower = name.lower()
     if _TOKEN.fullmatch(name) is None or lower in _LOOKALIKES:
         raise malformed("A header name is not well formed.")
+    if lower.startswith(_METADATA):
+        lower = _METADATA + name[len(_METADATA) :]
     if len(name) <= _CACHED_NAME_CHARS_MAX:
         if len(_names) >= _CACHED_NAMES_MAX:
             _names.clear()
@@ -150,7 +154,7 @@ def _join_repeated(lines: list[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines:
         name, value = line.split(":", 1)
-        name, value = name.lower(), value.strip(" \t")
+        name, value = _names.get(name) or _check_name(name), value.strip(" \t")
         if name not in headers:
             headers[name] = value
         elif name in _ONCE or name.startswith(_ONCE_FAMILIES):

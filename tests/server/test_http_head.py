@@ -35,7 +35,7 @@ def test_a_whole_head() -> None:
     assert request.target == "/account/c/b%20c?comp=block&blockid=AA%3D"
     assert request.headers == {
         "host": "127.0.0.1:10000",
-        "x-ms-meta-name": "value with  blanks",
+        "x-ms-meta-Name": "value with  blanks",
         "content-length": "12",
         "accept": "a/b, c/d",
         "empty": "",
