@@ -30,6 +30,11 @@ WORKERS = 2
 HTTPS_PORT = 443
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The one marker of this directory; `-m "not slow"` leaves its tests out."""
+    config.addinivalue_line("markers", "slow: takes over half a minute on two cores, and needs a package index")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Warnings of the clients are theirs to fix: elsewhere in the project they are errors, here they are
     shown.

@@ -44,6 +44,7 @@ def paste(text: str, environment: dict[str, str]) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("BLOBEDGE_TEST_ENDPOINT" in os.environ, reason="another endpoint is under test")
 @pytest.mark.skipif(not (CHECKOUT / ".git").exists(), reason="not a git checkout")
 def test_from_clone_to_upload(azcopy: AzCopy, tmp_path: Path) -> None:
