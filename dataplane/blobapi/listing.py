@@ -29,6 +29,7 @@ from dataplane.blobapi.model import (
     Lease,
     PublicAccess,
 )
+from dataplane.blobapi.tiers import settled
 from dataplane.blobapi.xmlcodec import name_node, node
 
 _CRC64_SINCE: Final = "2019-02-02"
@@ -86,10 +87,10 @@ class BlobRenderer:
         md5_node = "<Content-MD5 />" if md5 is None else f"<Content-MD5>{_base64(md5)}</Content-MD5>"
         if state.snapshot:
             head = f"<Blob>{name_node('Name', state.name)}<Snapshot>{state.snapshot}</Snapshot>"
-            situation = _tier(properties) if self._tagged else ""
+            situation = _tier(settled(properties, self._now)) if self._tagged else ""
         else:
             head = f"<Blob>{name_node('Name', state.name)}"
-            situation = _tier(properties) + _lease(state.lease, self._now, properties.last_modified)
+            situation = _tier(settled(properties, self._now)) + _lease(state.lease, self._now, properties.last_modified)
         return (
             f"{head}<Properties><Creation-Time>{http_date(properties.created)}</Creation-Time>"
             f"<Last-Modified>{http_date(properties.last_modified)}</Last-Modified><Etag>{properties.etag}</Etag>"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.blobapi import listing
+from dataplane.blobapi import limits, listing
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.listing import BlobRenderer, Include, PageHead
 from dataplane.blobapi.model import (
@@ -127,6 +127,17 @@ def test_tiers_leases_and_what_newer_versions_add() -> None:
     )
     assert "<Metadata />" in _blob(BLOB, Include(metadata=True))
     assert "TagCount" not in _blob(state)
+
+
+def test_a_blob_that_came_back_from_archive_is_listed_online() -> None:
+    """The listing asks the same clock as Get Blob Properties; the record still says archived."""
+    coming = replace(PROPERTIES, access_tier=AccessTier.ARCHIVE, rehydrate_to=AccessTier.COOL, tier_changed=NOW)
+    later = NOW + limits.rehydrate_seconds_standard
+    for state in (replace(BLOB, properties=coming), replace(BLOB, properties=coming, snapshot="s")):
+        listed = BlobRenderer(Include(), "2021-12-02", later).blob(state)
+        assert "<AccessTier>Cool</AccessTier>" in listed
+        assert "ArchiveStatus" not in listed
+        assert "rehydrate-pending-to-cool" in BlobRenderer(Include(), "2021-12-02", later - 1).blob(state)
 
 
 CONTAINER = ContainerState("container1", ContainerProperties("0x8D6D419604362AB", NOW))
