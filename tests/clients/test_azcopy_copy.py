@@ -148,6 +148,8 @@ def test_three_hundred_mebibytes(
 
     azcopy.run(*("copy", url, tmp_path / "back.bin", "--from-to=BlobLocal", "--check-md5=FailIfDifferentOrMissing"))
     assert file_md5(tmp_path / "back.bin") == digest
+    for local in (source, tmp_path / "back.bin"):
+        local.unlink()  # pytest keeps the directories of its last three runs
 
 
 def test_check_md5_refuses_wrong_and_missing(
