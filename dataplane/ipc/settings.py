@@ -114,7 +114,7 @@ class Settings:
     copy_sources: tuple[CopySource, ...] = ()
     copy_ca_file: str = ""  # PEM bundle to trust for copy sources; "" for the system's
     limits: LimitSettings = LimitSettings()
-    access_log: bool = True
+    access_log: bool = False
     log_level: str = "info"  # debug, info, warning, error
     drain_seconds: float = 30.0
 
