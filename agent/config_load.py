@@ -42,8 +42,9 @@ def load(path: str | None, flags: Flags | None = None, *, files: bool = True) ->
     """
     text = _read(path) if path is not None else ""
     document = _parse(path or "", text)
-    lines = {place: f"{path}:{line}" for place, line in positions(text).items()}
-    origins = {(): path or "", **lines, **(overlay(document, flags) if flags is not None else {})}
+    origins = {place: f"{path}:{line}" for place, line in positions(text).items()} | {(): path or ""}
+    if flags is not None:
+        overlay(document, flags, origins)
     config, findings = _check(document)
     findings += config_rules.relations(document)
     if files:

@@ -31,63 +31,51 @@ class Flags:
     access_log: bool | None = None
 
 
-def overlay(document: dict[str, Any], flags: Flags) -> dict[Path, str]:
-    """Change the document in place; return which flag each changed path comes from.
+def overlay(document: dict[str, Any], flags: Flags, origins: dict[Path, str]) -> None:
+    """Change the document in place, and the place of each changed path in `origins` to the flag's name.
 
     Raises OperatorError when the flags do not say which of several accounts they are about.
     """
-    origins: dict[Path, str] = {}
-
-    def put(table: dict[str, Any], path: Path, key: str, value: Any, flag: str) -> None:
-        if value is not None:
-            table[key] = value
-            origins[(*path, key)] = flag
-
-    put(document, (), "listen", list(flags.listen) or None, "--listen")
-    put(document, (), "workers", flags.workers, "--workers")
-    if flags.access_log is not None:
-        put(_table(document, "log"), ("log",), "access", flags.access_log, "--access-log")
-    if flags.tls_cert is not None or flags.tls_key is not None:
-        tls = _table(document, "tls")
-        origins.setdefault(("tls",), "--tls-cert" if flags.tls_cert else "--tls-key")
-        put(tls, ("tls",), "cert", _absolute(flags.tls_cert), "--tls-cert")
-        put(tls, ("tls",), "key", _absolute(flags.tls_key), "--tls-key")
-    for index, account in enumerate(_accounts(document, flags, origins)):
-        path: Path = ("accounts", index)
-        put(account, path, "durability", flags.durability, "--durability")
-        put(account, path, "records", flags.records, "--records")
-    document.setdefault("listen", [DEFAULT_LISTEN])
-    return origins
-
-
-def _accounts(document: dict[str, Any], flags: Flags, origins: dict[Path, str]) -> list[dict[str, Any]]:
-    """The accounts, after --account, --key, --key-file and --root were applied to the one they mean."""
+    _put(origins, document, (), "listen", list(flags.listen) or None, "--listen")
+    _put(origins, document, (), "workers", flags.workers, "--workers")
+    _put(origins, _table(document, "log", flags.access_log), ("log",), "access", flags.access_log, "--access-log")
+    tls = _table(document, "tls", flags.tls_cert, flags.tls_key)
+    _put(origins, tls, ("tls",), "cert", _absolute(flags.tls_cert), "--tls-cert")
+    _put(origins, tls, ("tls",), "key", _absolute(flags.tls_key), "--tls-key")
     accounts = document.setdefault("accounts", [])
-    if not isinstance(accounts, list) or not all(isinstance(account, dict) for account in accounts):
-        return []
+    if isinstance(accounts, list) and all(isinstance(account, dict) for account in accounts):
+        _one_account(origins, accounts, flags)
+        for index, account in enumerate(accounts):
+            _put(origins, account, ("accounts", index), "durability", flags.durability, "--durability")
+            _put(origins, account, ("accounts", index), "records", flags.records, "--records")
+    document.setdefault("listen", [DEFAULT_LISTEN])
+
+
+def _put(origins: dict[Path, str], table: dict[str, Any], path: Path, key: str, value: Any, flag: str) -> None:
+    """Set a key of the table at `path`, unless the flag was not given. The table itself then has a place too."""
+    if value is not None:
+        table[key] = value
+        origins[(*path, key)] = flag
+        origins.setdefault(path, flag)
+
+
+def _one_account(origins: dict[Path, str], accounts: list[dict[str, Any]], flags: Flags) -> None:
+    """Apply --account, --key, --key-file and --root to the account that they mean."""
     said = {"--account": flags.account, "--key": flags.key, "--key-file": flags.key_file, "--root": flags.root}
     given = [flag for flag, value in said.items() if value is not None]
     if not given:
-        return accounts
+        return
     index = _chosen(accounts, flags.account, given[0])
     if index == len(accounts):
         accounts.append({})
-        origins["accounts", index] = given[0]
-    account = accounts[index]
-    for key, value, flag in (
-        ("name", flags.account, "--account"),
-        ("key1", flags.key, "--key"),
-        ("key1_file", _absolute(flags.key_file), "--key-file"),
-        ("root", _absolute(flags.root), "--root"),
-    ):
-        if value is not None:
-            account[key] = value
-            origins["accounts", index, key] = flag
-    for key, other, value in (("key1", "key1_file", flags.key), ("key1_file", "key1", flags.key_file)):
-        if value is not None and ("accounts", index, other) not in origins:
-            account.pop(other, None)  # a flag replaces either form of the file's key
-        assert key in account or value is None
-    return accounts
+    account, path = accounts[index], ("accounts", index)
+    if flags.key is not None or flags.key_file is not None:
+        account.pop("key1", None)  # a flag replaces either form of the file's key
+        account.pop("key1_file", None)
+    _put(origins, account, path, "name", flags.account, "--account")
+    _put(origins, account, path, "key1", flags.key, "--key")
+    _put(origins, account, path, "key1_file", _absolute(flags.key_file), "--key-file")
+    _put(origins, account, path, "root", _absolute(flags.root), "--root")
 
 
 def _chosen(accounts: list[dict[str, Any]], name: str | None, flag: str) -> int:
@@ -100,7 +88,13 @@ def _chosen(accounts: list[dict[str, Any]], name: str | None, flag: str) -> int:
     return 0
 
 
-def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
+def _table(document: dict[str, Any], key: str, *values: object) -> dict[str, Any]:
+    """The table of that name for these values, made if there are any and it is not there.
+
+    What the file has in its place, if that is no table, stays for the check to complain of.
+    """
+    if all(value is None for value in values):
+        return {}
     table = document.setdefault(key, {})
     return table if isinstance(table, dict) else {}
 
