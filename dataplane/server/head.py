@@ -90,6 +90,8 @@ def parse_head(head: bytes) -> RawRequest:
         raise malformed("A header line has no colon.") from None
     if len(headers) != len(lines):
         headers = _join_repeated(lines)
+    elif method not in ("GET", "HEAD") and len({name.lower() for name in headers}) != len(lines):
+        raise malformed("The names of two metadata headers differ by case only.")
     return _frame(method, target, http11, headers)
 
 
