@@ -25,7 +25,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Only this module writes these.
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "trailer", "upgrade"})
 _KNOWN_NAMES_MAX: Final = 1024
-_known_names: dict[str, str] = {}
+_known_names: set[str] = set()
+_DATE_NAMES: Final = frozenset({"Date", "date"})
 
 
 class AnswerError(Exception):
@@ -58,36 +59,35 @@ def answer_head(response: Response, date: DateLine, *, close: bool) -> bytes:
 
     A Date that the handler gave is kept. `close` announces that the connection ends after this answer.
     """
-    lines = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} Status\r\n"]
-    dated = False
-    for name, value in response.headers:
-        kind = _known_names.get(name) or _check_name(name)
-        if kind == "date":
-            dated = True
-        lines.append(f"{name}: {value}\r\n")
+    headers = response.headers
+    names = {name for name, _ in headers}
+    if not names <= _known_names:
+        _check_names(names)
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
     if response.status not in _WITHOUT_LENGTH:
         length = response.content_length
         lines.append(f"Content-Length: {body_length(response) if length is None else length}\r\n")
-    if not dated:
+    if names.isdisjoint(_DATE_NAMES):
         lines.append(date.line())
     if close:
         lines.append("Connection: close\r\n")
     text = "".join(lines)
     if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise AnswerError("a header value holds CR, LF or NUL")
-    return text.encode("utf-8", "surrogateescape") + b"\r\n"
+    status_line = _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} Status\r\n"
+    return f"{status_line}{text}\r\n".encode("utf-8", "surrogateescape")
 
 
-def _check_name(name: str) -> str:
-    lower = name.lower()
-    if _TOKEN.fullmatch(name) is None:
-        raise AnswerError("a header name is not a token")
-    if lower in _FRAMING:
-        raise AnswerError(f"{lower} is written by the connection")
+def _check_names(names: set[str]) -> None:
+    """Names that were not seen before are tokens, and not those of this module. Remembers them, up to a limit."""
+    for name in names:
+        if _TOKEN.fullmatch(name) is None:
+            raise AnswerError("a header name is not a token")
+        if name.lower() in _FRAMING or (name.lower() == "date" and name not in _DATE_NAMES):
+            raise AnswerError(f"{name} is written by the connection")
     if len(_known_names) >= _KNOWN_NAMES_MAX:
         _known_names.clear()
-    _known_names[name] = lower
-    return lower
+    _known_names.update(names)
 
 
 def refusal(error: BlobError, clock: Callable[[], float]) -> Response:

@@ -52,6 +52,10 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
+#: An enum's member costs a lookup through its class; a request passes a dozen.
+_READ, _BUSY, _DRAIN, _LINGER, _CLOSED = State
+
+
 class HttpConnection(asyncio.BufferedProtocol):
     """The protocol of one accepted socket; `secure` tells that TLS is below it."""
 
@@ -64,7 +68,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def __init__(self, context: ServerContext, secure: bool) -> None:
         self._context = context
         self._secure = secure
-        self._state = State.READ
+        self._state = _READ
         self._pending = b""  # bytes of requests that wait, or of a head that is not whole
         self._checked = 0  # how much of a partial head was looked at
         self._request: RawRequest | None = None
@@ -113,7 +117,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._direct:
             self._received_body(nbytes)
-        elif self._state is State.READ:
+        elif self._state is _READ:
             self._last_look = False
             received = bytes(self._context.receive_buffer[:nbytes])
             self._process(self._pending + received if self._pending else received)
@@ -123,7 +127,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """A client may close its half after a whole request and still gets its answer (not so on TLS)."""
         self._eof = True
-        if self._state is not State.BUSY or self._secure:
+        if self._state is not _BUSY or self._secure:
             return False
         if self._body is not None and not self._body.complete:
             self._body.fail(ClientDisconnected())
@@ -135,7 +139,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         context.counters.open -= 1
         if not context.connections:
             context.emptied.set()
-        if self._state is State.BUSY:
+        if self._state is _BUSY:
             context.counters.disconnects += 1
         self._stop_request()
         self._deadline.close()
@@ -146,7 +150,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._sender.resume()
-        if self._state is State.READ and not self._looping:
+        if self._state is _READ and not self._looping:
             self._context.loop.call_soon(self._continue)
         self._flow()
 
@@ -154,7 +158,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """The worker stops: this request, if any, is the last one. `context.draining` is set already."""
-        if self._state is State.READ and not self._pending:
+        if self._state is _READ and not self._pending:
             self._deadline.set(self._context.options.drain_idle_seconds)
 
     def abort(self) -> None:
@@ -171,7 +175,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def body_wanted(self) -> None:
         assert self._request is not None
-        if self._state is not State.BUSY:
+        if self._state is not _BUSY:
             return
         if self._request.expects_continue and self._body is not None and not self._body.touched:
             self._sender.write_continue(CONTINUE)
@@ -180,13 +184,13 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def body_resume(self) -> None:
         self._body_paused = False
-        if self._state is State.BUSY:
+        if self._state is _BUSY:
             self._deadline.set(self._context.options.body_idle_seconds_max)
             self._flow()
 
     def body_pause(self) -> None:
         self._body_paused = True
-        if self._state is State.BUSY:
+        if self._state is _BUSY:
             self._deadline.clear()
             self._flow()
 
@@ -196,7 +200,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Start the requests in `data`, as far as they are whole and the one before is answered."""
         self._looping = True
         turns = 0
-        while data and self._state is State.READ and not self._sender.paused:
+        while data and self._state is _READ and not self._sender.paused:
             if turns == limits.pipelined_requests_max:
                 self._context.loop.call_soon(self._continue)
                 break
@@ -207,18 +211,18 @@ class HttpConnection(asyncio.BufferedProtocol):
             data = self._begin(data, end)
             turns += 1
         self._looping = False
-        if self._state is State.READ or self._state is State.BUSY:
+        if self._state is _READ or self._state is _BUSY:
             self._pending = data
             if len(data) > limits.pipelined_bytes_max or not self._reading:
                 self._flow()
             if self._sender.paused:
                 self._await_client()
-            elif not data and self._state is State.READ:
+            elif not data and self._state is _READ:
                 self._rest()
 
     def _continue(self) -> None:
         """Go on with requests that waited, for the answer before them or for a turn of the loop."""
-        if self._state is State.READ:
+        if self._state is _READ:
             self._process(self._pending)
 
     def _rest(self) -> None:
@@ -260,7 +264,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         request.secure, request.peer, request.local_port = self._secure, self._peer, self._local_port
         self._context.counters.requests += 1
         self._request = request
-        self._state = State.BUSY
+        self._state = _BUSY
         rest = data[end + len(_HEAD_END) :]
         if request.has_body:
             return self._begin_body(request, rest)
@@ -333,7 +337,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _abandon(self) -> None:
         """Nobody is left to answer."""
         self._release_body()
-        if self._state is not State.CLOSED:
+        if self._state is not _CLOSED:
             self.abort()
 
     # --- input outside of READ ---
@@ -356,7 +360,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _received_early(self, data: memoryview) -> None:
         """Input while a request is in work, or that nobody wants any more."""
-        if self._state is State.BUSY:
+        if self._state is _BUSY:
             if self._decoder is not None and not self._decoder.complete:
                 rest = self._feed_chunks(data)
                 if not self._body_paused and not self._decoder.complete:
@@ -365,12 +369,12 @@ class HttpConnection(asyncio.BufferedProtocol):
                 rest = bytes(data)
             self._pending += rest
             self._flow()
-        elif self._state is State.DRAIN:
+        elif self._state is _DRAIN:
             self._discard_left -= len(data)
             if self._discard_left <= 0:
                 rest = bytes(data[len(data) + self._discard_left :])
                 self._next(rest)
-        elif self._state is State.LINGER:
+        elif self._state is _LINGER:
             self._discard_left -= len(data)
             if self._discard_left < 0:
                 self.abort()
@@ -397,7 +401,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _respond(self, response: Response) -> None:
         """Answer the request in work."""
-        if self._state is not State.BUSY or self._transport.is_closing():
+        if self._state is not _BUSY or self._transport.is_closing():
             discard(response)
             self._release_body()
             return
@@ -451,18 +455,18 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._close_after:
             self._close()
         elif missing:
-            self._state = State.DRAIN
+            self._state = _DRAIN
             self._discard_left = missing
             self._deadline.set(self._context.options.body_idle_seconds_max)
             self._flow()
         elif self._looping:
-            self._state = State.READ
+            self._state = _READ
         else:
             self._next(self._pending)
 
     def _next(self, data: bytes) -> None:
         """The request in work is over; go on with `data`."""
-        self._state = State.READ
+        self._state = _READ
         self._pending = b""
         self._process(data)
 
@@ -485,7 +489,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _refuse(self, error: BlobError) -> None:
         """Answer what is not a request, and close."""
         self._context.counters.refused_heads += 1
-        self._state = State.BUSY
+        self._state = _BUSY
         self._pending = b""
         self._answering = True
         self._close_after = True
@@ -502,9 +506,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _stop_request(self) -> None:
         """The connection is over: whoever works on its request learns it. Nothing is written from here on."""
-        state, self._state = self._state, State.CLOSED
+        state, self._state = self._state, _CLOSED
         self._pending = b""
-        if state is not State.BUSY:
+        if state is not _BUSY:
             return
         if self._answering:
             self._sender.abort(ClientDisconnected())
@@ -523,7 +527,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _linger(self) -> None:
         """Throw input away until the client closes: closing over unread input would reset the answer away."""
-        self._state = State.LINGER
+        self._state = _LINGER
         self._discard_left = limits.linger_bytes_max
         self._pending = b""
         if self._eof or self._transport.is_closing():
@@ -536,7 +540,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _close(self) -> None:
         """Close after what is written has gone out."""
-        self._state = State.CLOSED
+        self._state = _CLOSED
         self._pending = b""
         self._unsent_seen = self._transport.get_write_buffer_size()
         self._deadline.set(self._context.options.send_idle_seconds_max)
@@ -544,13 +548,13 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _flow(self) -> None:
         """Read from the socket, or not, as the state wants it."""
-        if self._state is State.LINGER or self._state is State.DRAIN:
+        if self._state is _LINGER or self._state is _DRAIN:
             wanted = True
         elif self._body is not None and not self._body.complete:
             wanted = not self._body_paused
         else:
             wanted = len(self._pending) <= limits.pipelined_bytes_max and not self._sender.paused
-        if wanted is self._reading or self._eof or self._state is State.CLOSED:
+        if wanted is self._reading or self._eof or self._state is _CLOSED:
             return
         self._reading = wanted
         if wanted:
@@ -564,19 +568,19 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _expired(self) -> None:
         """The deadline of the present state has come."""
-        if self._state is State.READ and not self._pending and not self._sender.paused:
+        if self._state is _READ and not self._pending and not self._sender.paused:
             if self._last_look:
                 self._close()
             else:
                 self._last_look = True
                 self._deadline.set(_LAST_LOOK_SECONDS)
             return
-        if (self._sender.paused or self._state is State.CLOSED) and self._took_some():
+        if (self._sender.paused or self._state is _CLOSED) and self._took_some():
             return
         self._context.counters.timeouts += 1
-        if self._state is State.READ and not self._sender.paused:
+        if self._state is _READ and not self._sender.paused:
             self._refuse(BlobError(ErrorCode.REQUEST_TIMEOUT, message="The request head was not received in time."))
-        elif self._state is State.BUSY and not self._answering and self._body is not None:
+        elif self._state is _BUSY and not self._answering and self._body is not None:
             self._body.fail(BlobError(ErrorCode.REQUEST_TIMEOUT, close=True))
         else:
             self.abort()
