@@ -57,7 +57,7 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     ) -> Started:
         account = AccountSettings(ACCOUNT, str(root), (KEY,), durability="relaxed")
         listener = ListenerSettings(listening.fileno(), "http", "127.0.0.1", port)
-        settings = change(Settings(0, 1, slot_fd, (listener,), (account,), drain_seconds=5.0))
+        settings = change(Settings(0, 1, slot_fd, (listener,), (account,), access_log=True, drain_seconds=5.0))
         ours, theirs = control.pair()
         ours.send(message or control.Start(to_json(settings)))
         process = subprocess.Popen(
