@@ -2,9 +2,9 @@
 
 A Job goes through four steps. `prepare` does what takes long (syncing a big staged file, copying) and runs on a pool
 thread before the job joins a group. `stage` writes what nobody sees yet. All files that a group staged are synced
-together: writeback is started for each, then each is fsynced, so the journal commits once and the other calls return at
-once. `publish` takes the blob's lock, checks again, and makes the change visible by one atomic call. Then the
-directories are fsynced, once each, and only then do the callers hear of it.
+together: writeback is started for each, then all are fsynced at the same time, so that one journal commit and one
+flush of the device serve them all (syncs.py). `publish` takes the blob's lock, checks again, and makes the change
+visible by one atomic call. Then the directories are fsynced, once each, and only then do the callers hear of it.
 A crash before `publish` leaves the old state, after it the new one; a job whose sync failed is answered with an error
 and never retried to success, as a second fsync after a failed one proves nothing.
 Rejected: syncfs per group (one big upload elsewhere on the mount delays every small write), a thread for each request.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from dataplane.store import syscalls
-from dataplane.store.fileio import fsync
+from dataplane.store.syncs import sync_together
 
 T = TypeVar("T")
 
@@ -130,32 +130,31 @@ def _attempt_value(outcome: Outcome[Any], step: Callable[[], Any]) -> None:
 
 
 def _sync_staged(pairs: list[tuple[Job[Any], Outcome[Any]]]) -> None:
-    waiting = [(job, outcome) for job, outcome in pairs if outcome.error is None and job.durable and job.staged_fds]
+    waiting = [
+        (outcome, fd) for job, outcome in pairs if outcome.error is None and job.durable for fd in job.staged_fds
+    ]
     if len(waiting) > 1:
-        for job, _ in waiting:
-            for fd in job.staged_fds:
-                syscalls.start_writeback(fd)
-    for job, outcome in waiting:
-        for fd in job.staged_fds:
-            _attempt(outcome, lambda fd=fd: fsync(fd))  # type: ignore[misc]
+        for _, fd in waiting:
+            syscalls.start_writeback(fd)
+    for (outcome, _), error in zip(waiting, sync_together([fd for _, fd in waiting]), strict=True):
+        if error is not None and outcome.error is None:
+            outcome.error = error
 
 
 def _sync_directories(pairs: list[tuple[Job[Any], Outcome[Any]]]) -> None:
     """fsync each directory once; a failure is the failure of every job that needed it."""
-    failed: dict[str, BaseException] = {}
-    done: set[str] = set()
-    for job, outcome in pairs:
-        if outcome.error is not None or not job.durable:
-            continue
-        for key, fd in job.directory_fds.items():
-            if key not in done:
-                done.add(key)
-                try:
-                    fsync(fd)
-                except Exception as error:
-                    failed[key] = error
-            if key in failed:
-                outcome.error = failed[key]
+    waiting = [(job, outcome) for job, outcome in pairs if outcome.error is None and job.durable]
+    directories: dict[str, int] = {}
+    for job, _ in waiting:
+        directories |= job.directory_fds
+    failed = {
+        key: error
+        for key, error in zip(directories, sync_together(list(directories.values())), strict=True)
+        if error is not None
+    }
+    for job, outcome in waiting:
+        for key in job.directory_fds.keys() & failed.keys():
+            outcome.error = failed[key]
 
 
 def _finish(job: Job[Any], outcome: Outcome[Any]) -> None:
