@@ -237,6 +237,7 @@ class BodyReader:
         """The rest will not come; whoever reads gets `error`, after the pieces that are ready."""
         if self._error is None and not self.complete:
             self._error = error
+            self._source.body_pause()
             self._wake()
 
     def open_room(self) -> None:

@@ -28,10 +28,10 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.message import Response
 from dataplane.server.answer import CONTINUE, AnswerError, bug, refusal
 from dataplane.server.body import BodyReader, ClientDisconnected
-from dataplane.server.chunked import ChunkedDecoder
 from dataplane.server.deadline import Deadline
 from dataplane.server.diskpool import busy
 from dataplane.server.head import RawRequest, check_partial, parse_head
+from dataplane.server.intake import BodyIntake
 from dataplane.server.options import ServerContext
 from dataplane.server.sender import AnswerSender, discard
 from dataplane.server.sendfile import FileTruncated
@@ -60,9 +60,9 @@ class HttpConnection(asyncio.BufferedProtocol):
     """The protocol of one accepted socket; `secure` tells that TLS is below it."""
 
     __slots__ = (
-        "_answering", "_body", "_body_paused", "_checked", "_close_after", "_context", "_deadline", "_decoder",
-        "_direct", "_discard_left", "_eof", "_last_look", "_local_port", "_looping", "_peer", "_pending", "_reading",
-        "_request", "_secure", "_sender", "_state", "_task", "_transport", "_unsent_seen",
+        "_answering", "_body_paused", "_checked", "_close_after", "_context", "_deadline", "_discard_left", "_eof",
+        "_intake", "_last_look", "_local_port", "_looping", "_peer", "_pending", "_reading", "_request", "_secure",
+        "_sender", "_state", "_task", "_transport",
     )  # fmt: skip
 
     def __init__(self, context: ServerContext, secure: bool) -> None:
@@ -72,19 +72,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._pending = b""  # bytes of requests that wait, or of a head that is not whole
         self._checked = 0  # how much of a partial head was looked at
         self._request: RawRequest | None = None
-        self._body: BodyReader | None = None
-        self._decoder: ChunkedDecoder | None = None
+        self._intake: BodyIntake | None = None  # while the request in work has a body
         self._body_paused = False
         self._task: asyncio.Task[None] | None = None
         self._answering = False
         self._close_after = False
         self._discard_left = 0
-        self._direct = False  # the last buffer given out was the body's own
         self._reading = True
         self._eof = False
         self._looping = False
         self._last_look = False
-        self._unsent_seen = 0
 
     # --- asyncio's side ---
 
@@ -103,34 +100,29 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._deadline.set(context.options.head_read_seconds_max)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        body = self._body
-        self._direct = False
-        if body is not None and not body.complete:
-            if self._decoder is not None:
-                return self._context.receive_buffer[: body.room()]
-            window = body.window()
-            if window:
-                self._direct = True
-                return window
-        return self._context.receive_buffer
+        shared = self._context.receive_buffer
+        intake = self._intake
+        return shared if intake is None or intake.body.complete else intake.window(shared)
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._direct:
-            self._received_body(nbytes)
+        shared = self._context.receive_buffer
+        intake = self._intake
+        if intake is not None and not intake.body.complete:
+            self._received_body(intake, intake.received(nbytes, shared))
         elif self._state is _READ:
             self._last_look = False
-            received = bytes(self._context.receive_buffer[:nbytes])
+            received = bytes(shared[:nbytes])
             self._process(self._pending + received if self._pending else received)
         else:
-            self._received_early(self._context.receive_buffer[:nbytes])
+            self._received_early(shared[:nbytes])
 
     def eof_received(self) -> bool:
         """A client may close its half after a whole request and still gets its answer (not so on TLS)."""
         self._eof = True
         if self._state is not _BUSY or self._secure:
             return False
-        if self._body is not None and not self._body.complete:
-            self._body.fail(ClientDisconnected())
+        if self._intake is not None:
+            self._intake.body.fail(ClientDisconnected())
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -174,11 +166,12 @@ class HttpConnection(asyncio.BufferedProtocol):
     # --- the body's side ---
 
     def body_wanted(self) -> None:
-        assert self._request is not None
         if self._state is not _BUSY:
             return
-        if self._request.expects_continue and self._body is not None and not self._body.touched:
-            self._sender.write_continue(CONTINUE)
+        assert self._request is not None
+        assert self._intake is not None
+        if self._request.expects_continue and not self._intake.body.touched:
+            self._transport.write(CONTINUE)
         if not self._body_paused:
             self._deadline.set(self._context.options.body_idle_seconds_max)
 
@@ -236,7 +229,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _await_client(self) -> None:
         """The next request waits until the client has taken enough of the answers."""
-        self._unsent_seen = self._transport.get_write_buffer_size()
+        self._sender.note_unsent()
         self._deadline.set(self._context.options.send_idle_seconds_max)
 
     def _partial(self, data: bytes) -> None:
@@ -275,26 +268,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         return rest
 
     def _begin_body(self, request: RawRequest, rest: bytes) -> bytes:
-        length = request.content_length
-        body = self._body = BodyReader(length, self, self._context.buffers)
+        intake = self._intake = BodyIntake(request, self, self._context.buffers)
         self._body_paused = False
-        if length is None:
-            self._decoder = ChunkedDecoder()
-            body.open_room()
-            rest = self._feed_chunks(memoryview(rest))
-        elif len(rest) >= length:
-            body.set_whole(rest[:length])
-            rest = rest[length:]
-        else:
-            body.open_room()
-            if rest:
-                body.feed(memoryview(rest))
-                rest = b""
-        if not body.complete and not request.expects_continue and not self._body_paused:
-            self._deadline.set(self._context.options.body_idle_seconds_max)
-        else:
+        rest = intake.begin(rest)
+        if intake.body.complete or request.expects_continue or self._body_paused:
             self._deadline.clear()
-        self._spawn(request, body)
+        else:
+            self._deadline.set(self._context.options.body_idle_seconds_max)
+        self._spawn(request, intake.body)
         return rest
 
     def _try_sync(self, request: RawRequest) -> bool:
@@ -342,60 +323,29 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # --- input outside of READ ---
 
-    def _received_body(self, count: int) -> None:
-        body = self._body
-        assert body is not None
-        body.advance(count)
-        if body.complete:
-            self._body_arrived()
-        elif not self._body_paused:
-            self._deadline.set(self._context.options.body_idle_seconds_max)
-
-    def _body_arrived(self) -> None:
-        """From here on only the handler's work counts; further input is the next request."""
+    def _received_body(self, intake: BodyIntake, rest: bytes) -> None:
+        if not intake.body.complete:
+            if not self._body_paused:
+                self._deadline.set(self._context.options.body_idle_seconds_max)
+            return
+        # From here on only the handler's work counts; further input is the next request.
         self._body_paused = False
         if not self._answering:
             self._deadline.clear()
+        self._pending += rest
         self._flow()
 
     def _received_early(self, data: memoryview) -> None:
         """Input while a request is in work, or that nobody wants any more."""
         if self._state is _BUSY:
-            if self._decoder is not None and not self._decoder.complete:
-                rest = self._feed_chunks(data)
-                if not self._body_paused and not self._decoder.complete:
-                    self._deadline.set(self._context.options.body_idle_seconds_max)
-            else:
-                rest = bytes(data)
-            self._pending += rest
+            self._pending += data
             self._flow()
-        elif self._state is _DRAIN:
-            self._discard_left -= len(data)
-            if self._discard_left <= 0:
-                rest = bytes(data[len(data) + self._discard_left :])
-                self._next(rest)
-        elif self._state is _LINGER:
-            self._discard_left -= len(data)
-            if self._discard_left < 0:
-                self.abort()
-
-    def _feed_chunks(self, data: memoryview) -> bytes:
-        """Decode chunks into the body; what is left after its end."""
-        body, decoder = self._body, self._decoder
-        assert body is not None
-        assert decoder is not None
-        try:
-            pieces, used = decoder.feed(data)
-        except BlobError as error:
-            body.fail(error)
-            self.body_pause()
-            return b""
-        for piece in pieces:
-            body.feed(piece)
-        if decoder.complete:
-            body.finish()
-            self._body_arrived()
-        return bytes(data[used:])
+            return
+        self._discard_left -= len(data)
+        if self._state is _DRAIN and self._discard_left <= 0:
+            self._next(bytes(data[len(data) + self._discard_left :]))
+        elif self._state is _LINGER and self._discard_left < 0:
+            self.abort()
 
     # --- answers ---
 
@@ -408,8 +358,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         request = self._request
         assert request is not None
         close = response.close or not request.keep_alive or self._context.draining
-        if self._body is not None:
-            close = close or not self._can_drain(self._body, request)
+        if self._intake is not None:
+            close = close or not self._can_drain(self._intake.body, request)
         self._close_after = close
         self._answering = True
         self._send(response, request.method == "HEAD")
@@ -443,15 +393,14 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._answer_failed(error)
             return
         self._answering = False
-        body = self._body
         missing = 0
-        if body is not None:
-            missing = body.missing or 0
-            incomplete = not body.complete
+        if self._intake is not None:
+            body = self._intake.body
             self._release_body()
-            if self._close_after and incomplete:
+            if self._close_after and not body.complete:
                 self._linger()
                 return
+            missing = body.missing or 0
         if self._close_after:
             self._close()
         elif missing:
@@ -513,16 +462,15 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._answering:
             self._sender.abort(ClientDisconnected())
             self._release_body()
-        elif self._body is not None and not self._body.complete:
-            self._body.fail(ClientDisconnected())
+        elif self._intake is not None and not self._intake.body.complete:
+            self._intake.body.fail(ClientDisconnected())
         elif self._task is not None:
             self._task.cancel()
 
     def _release_body(self) -> None:
-        if self._body is not None:
-            self._body.release()
-            self._body = None
-            self._decoder = None
+        if self._intake is not None:
+            self._intake.body.release()
+            self._intake = None
             self._body_paused = False
 
     def _linger(self) -> None:
@@ -542,7 +490,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Close after what is written has gone out."""
         self._state = _CLOSED
         self._pending = b""
-        self._unsent_seen = self._transport.get_write_buffer_size()
+        self._sender.note_unsent()
         self._deadline.set(self._context.options.send_idle_seconds_max)
         self._transport.close()
 
@@ -550,7 +498,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Read from the socket, or not, as the state wants it."""
         if self._state is _LINGER or self._state is _DRAIN:
             wanted = True
-        elif self._body is not None and not self._body.complete:
+        elif self._intake is not None and not self._intake.body.complete:
             wanted = not self._body_paused
         else:
             wanted = len(self._pending) <= limits.pipelined_bytes_max and not self._sender.paused
@@ -575,24 +523,16 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._last_look = True
                 self._deadline.set(_LAST_LOOK_SECONDS)
             return
-        if (self._sender.paused or self._state is _CLOSED) and self._took_some():
+        if (self._sender.paused or self._state is _CLOSED) and self._sender.took_some():
+            self._progress()
             return
         self._context.counters.timeouts += 1
         if self._state is _READ and not self._sender.paused:
             self._refuse(BlobError(ErrorCode.REQUEST_TIMEOUT, message="The request head was not received in time."))
-        elif self._state is _BUSY and not self._answering and self._body is not None:
-            self._body.fail(BlobError(ErrorCode.REQUEST_TIMEOUT, close=True))
+        elif self._state is _BUSY and not self._answering and self._intake is not None:
+            self._intake.body.fail(BlobError(ErrorCode.REQUEST_TIMEOUT, close=True))
         else:
             self.abort()
-
-    def _took_some(self) -> bool:
-        """Whether the client took bytes of what the transport holds since the last look; then it gets more time."""
-        unsent = self._transport.get_write_buffer_size()
-        if unsent >= self._unsent_seen:
-            return False
-        self._unsent_seen = unsent
-        self._deadline.set(self._context.options.send_idle_seconds_max)
-        return True
 
 
 def _addresses(transport: asyncio.Transport) -> tuple[str, int]:

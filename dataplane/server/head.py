@@ -39,9 +39,12 @@ _ONCE: Final = frozenset(
 #: Names that some gateways read as the real ones (CGI turns dashes into underscores).
 _LOOKALIKES: Final = frozenset({"content_length", "transfer_encoding", "content-length_", "transfer-encoding_"})
 
+#: Metadata of a request with these methods is not used.
+_READING: Final = frozenset({"GET", "HEAD"})
+_METADATA: Final = "x-ms-meta-"
+
 #: Header names as sent -> lower-case, after they were found to be tokens. Clients use few, so this holds all of them;
 #: somebody who sends thousands only makes it start again.
-_METADATA: Final = "x-ms-meta-"
 _CACHED_NAMES_MAX: Final = 1024
 _CACHED_NAME_CHARS_MAX: Final = 64
 _names: dict[str, str] = {}
@@ -49,8 +52,9 @@ _names: dict[str, str] = {}
 
 @dataclass(slots=True)
 class RawRequest:
-    """A head as sent: names lower-case (user metadata: after its prefix as sent), values without blanks around them, as UTF-8 with surrogateescape.
+    """A head as sent: names lower-case, values without blanks around them, as UTF-8 with surrogateescape.
 
+    Names of user metadata keep their case behind `x-ms-meta-`, as Azure keeps it.
     `content_length` is None without a Content-Length header. `keep_alive` tells whether the client allows another
     request after this one; `expects_continue`, whether it waits for "100 Continue" before its body.
     """
@@ -90,7 +94,7 @@ def parse_head(head: bytes) -> RawRequest:
         raise malformed("A header line has no colon.") from None
     if len(headers) != len(lines):
         headers = _join_repeated(lines)
-    elif method not in ("GET", "HEAD") and len({name.lower() for name in headers}) != len(lines):
+    if method not in _READING and len({name.lower() for name in headers}) != len(headers):
         raise malformed("The names of two metadata headers differ by case only.")
     return _frame(method, target, http11, headers)
 
@@ -137,7 +141,7 @@ def _request_line(line: str) -> tuple[str, str, bool]:
 
 
 def _check_name(name: str) -> str:
-    """A header name that was not seen before, in lower case, but for the names of user metadata, whose case Azure keeps.
+    """A header name that was not seen before, in lower case (names of user metadata keep theirs, as Azure keeps it).
     A folded line or a blank before the colon is no token."""
     lower = name.lower()
     if _TOKEN.fullmatch(name) is None or lower in _LOOKALIKES:

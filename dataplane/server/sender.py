@@ -34,8 +34,8 @@ class AnswerSender:
     """Sends one answer at a time. `sent(error)` tells the end of those that `send` did not finish itself;
     `progress()`, that the client took bytes. `begun` is whether any byte of the present answer was written."""
 
-    __slots__ = ("_context", "_progress", "_resumed", "_secure", "_sent", "_task", "_transfer", "_transport", "begun",
-                 "paused")  # fmt: skip
+    __slots__ = ("_context", "_progress", "_resumed", "_secure", "_sent", "_task", "_transfer", "_transport", "_unsent",
+                 "begun", "paused")  # fmt: skip
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class AnswerSender:
         self._task: asyncio.Task[None] | None = None
         self._transfer: FileTransfer | None = None
         self._resumed: asyncio.Future[None] | None = None
+        self._unsent = 0
         self.paused = False
         self.begun = False
         transport.set_write_buffer_limits(high=limits.write_buffer_bytes_max)
@@ -87,10 +88,6 @@ class AnswerSender:
                 os.close(body.fd)
         return False
 
-    def write_continue(self, line: bytes) -> None:
-        """An interim answer."""
-        self._transport.write(line)
-
     def pause(self) -> None:
         """The transport holds more than it wants to."""
         self.paused = True
@@ -99,6 +96,16 @@ class AnswerSender:
         self.paused = False
         if self._resumed is not None and not self._resumed.done():
             self._resumed.set_result(None)
+
+    def note_unsent(self) -> None:
+        """Remember how much the transport holds, for `took_some`."""
+        self._unsent = self._transport.get_write_buffer_size()
+
+    def took_some(self) -> bool:
+        """Whether the client took bytes of what the transport holds since the last look."""
+        before = self._unsent
+        self.note_unsent()
+        return self._unsent < before
 
     def abort(self, error: Exception) -> None:
         """Stop sending; `sent` is not called any more. Threads that read end first, then files are closed."""
