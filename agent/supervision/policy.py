@@ -158,7 +158,7 @@ class Policy:
         match event:
             case Beat(at):
                 if self.state is State.RUNNING:
-                    self._beat_at = max(self._beat_at, at)
+                    self._beat_at = max(self._beat_at, min(at, now))  # a beat from the future buys no patience
                     self.deadline = self._beat_at + HEARTBEAT_SECONDS_MAX
             case Ready():
                 if self.state is State.STARTING:
