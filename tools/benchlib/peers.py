@@ -95,7 +95,10 @@ class Blobedge(Peer):
     def start(self) -> Endpoint:
         data = self.work / "data"
         data.mkdir()
-        argv = [sys.executable, "-m", "agent", "serve", "--root", str(data)]
+        # No access log, as the other peers have none.
+        configuration = self.work / "blobedge.toml"
+        configuration.write_text("[log]\naccess = false\n")
+        argv = [sys.executable, "-m", "agent", "serve", "--config", str(configuration), "--root", str(data)]
         argv += ["--listen", "http://127.0.0.1:0", "--workers", "1"]
         argv += ["--account", self.account.name, "--key", self.account.key]
         self.process = ServerProcess(
