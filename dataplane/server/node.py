@@ -61,7 +61,7 @@ class Node:
     accounts: Mapping[str, Account]
     pool: "DiskPools"
     clock: Callable[[], int] = time.time_ns
-    random: Random = field(default_factory=SystemRandom)
+    random: Random = field(default_factory=lambda: Random(SystemRandom().getrandbits(256)))  # ids, never secrets
     sas_cache: SasCache = field(default_factory=SasCache)
     copies: BackgroundCopies = field(default_factory=BackgroundCopies)
     slot: "Slot | None" = None

@@ -21,7 +21,7 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block, Lease
 from dataplane.store import blocklists, files, leasefiles, smallfile
 from dataplane.store.commit import Again, Job
-from dataplane.store.errors import translated
+from dataplane.store.errors import StorageUnavailable, translated
 from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found, Missing
 from dataplane.store.mount import DIRECTORY, PRIVATE
@@ -63,6 +63,7 @@ class OpenBlob:
 DecideProperties = Callable[[BlobState | None], BlobProperties]
 
 _SNAPSHOT_DIRECTORY: Final = "snapshots"
+_RENAME_ATTEMPTS_MAX: Final = 8
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -155,6 +156,16 @@ class _BlobJob(Job[BlobState]):
     def lock_key(self) -> str:
         return self.place.lock_key(self.name)
 
+    def decided(self, decide: DecideProperties, state: BlobState | None) -> BlobProperties:
+        """What `decide` says. That a container is missing comes before what is wrong with a blob in it; publishing
+        finds out by itself, so only a refusal has to look."""
+        try:
+            return decide(state)
+        except BlobError:
+            if state is None:
+                self.require_container()
+            raise
+
     def require_container(self) -> None:
         """Nothing may be made in a container that is not there."""
         if not container_exists(self.place):
@@ -215,9 +226,7 @@ class PutJob(_BlobJob):
 
     def stage(self) -> None:
         self._old, self._old_state = self.look()
-        properties = self._decide(self._old_state)
-        if self._old_state is None:
-            self.require_container()
+        properties = self.decided(self._decide, self._old_state)
         if self._blocks:
             lists: list[int] = []
             properties = replace(properties, block_list=blocklists.pack(self.place, self._blocks, lists))
@@ -244,15 +253,34 @@ class PutJob(_BlobJob):
         staged = self._staged
         assert staged is not None
         with self.mount.lock(self.lock_key()):
-            old, state = self.look()
-            if state != self._old_state:
-                self._decide_again(staged, state)
-            self._old = old
-            self._rename(staged, self.path)
+            parent = self._open_parent()
+            if not self._is_unchanged(*parent):
+                self._old, state = self.look()
+                if state != self._old_state:
+                    self._decide_again(staged, state)
+                parent = self._open_parent()
+            self._rename(staged, *parent)
             self.drop_blocks()
         self.mount.records.remember(self._record)
         assert self._result is not None
         return self._result
+
+    def _is_unchanged(self, parent_fd: int, last: str) -> bool:
+        """Whether the blob is certainly as `stage` saw it. Cheaper than looking again; False only costs that look."""
+        try:
+            status = os.stat(last, dir_fd=parent_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            if self._old is not None:
+                return False
+            beside_parent, _, beside = (self.place.prefix + self.mount.encode_beside(self.name)).rpartition("/")
+            if beside_parent != self.path.rpartition("/")[0]:
+                return False
+            return last == beside or not os.access(beside, os.F_OK, dir_fd=parent_fd, follow_symlinks=False)
+        if self._old is None or self._old_state is None:
+            return False
+        if Seal(status.st_ino, status.st_size, status.st_mtime_ns) != self._old.seal:
+            return False
+        return leasefiles.read(self.place, self.name) == self._old_state.lease
 
     def _decide_again(self, staged: StagedFile, state: BlobState | None) -> None:
         """Somebody changed the blob between the first look and the lock."""
@@ -266,23 +294,27 @@ class PutJob(_BlobJob):
             for fd in self.staged_fds:
                 fsync(fd)
 
-    def _rename(self, staged: StagedFile, target: str) -> None:
+    def _open_parent(self) -> tuple[int, str]:
+        """The directory that the blob goes into, made if need be, and its name there; synced after publishing."""
+        changed: dict[str, int] = {}
+        parent_fd, last = files.open_parent(self.place, self.path, changed)
+        for path, fd in changed.items():
+            self.sync_after(path.rpartition("/")[0], fd)
+        self.sync_after(self.path.rpartition("/")[0], parent_fd)
+        return parent_fd, last
+
+    def _rename(self, staged: StagedFile, parent_fd: int, last: str) -> None:
         """Into place; parents that a concurrent delete pruned meanwhile are made again."""
-        for attempt in range(8):
-            changed: dict[str, int] = {}
-            parent_fd, last = files.open_parent(self.place, target, changed)
-            for path, fd in changed.items():
-                self.sync_after(path.rpartition("/")[0], fd)
-            self.sync_after(target.rpartition("/")[0], parent_fd)
+        for _ in range(_RENAME_ATTEMPTS_MAX):
             try:
                 staged.rename_to(parent_fd, last)
                 return
             except FileNotFoundError:
                 self.directory_fds.clear()
-                if attempt == 7:
-                    raise
             except IsADirectoryError:
-                target = self.place.prefix + self.mount.encode_beside(self.name)
+                self.path = self.place.prefix + self.mount.encode_beside(self.name)
+            parent_fd, last = self._open_parent()
+        raise StorageUnavailable("rename")
 
     def cleanup(self) -> None:
         self.forget(self._old, self._old_state)

@@ -5,8 +5,6 @@ that is not in the table stays an OSError, and with it a bug of ours (500).
 """
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 
@@ -43,16 +41,26 @@ _DOWN: Final = frozenset(
 _NAME: Final = frozenset({errno.EILSEQ, errno.ENAMETOOLONG})
 
 
-@contextmanager
-def translated(operation: str) -> Iterator[None]:
-    """Turn the OSError of a file-system call into a StoreError (see open(2), write(2), fsync(2), rename(2))."""
-    try:
-        yield
-    except OSError as error:
+class translated:
+    """Turn the OSError of a file-system call into a StoreError (see open(2), write(2), fsync(2), rename(2)).
+
+    A class of its own: contextlib's generators cost a microsecond each, and a small write passes a dozen of these.
+    """
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
         if error.errno in _FULL:
-            raise NoSpace(operation, error) from error
+            raise NoSpace(self._operation, error) from error
         if error.errno in _DOWN:
-            raise StorageUnavailable(operation, error) from error
+            raise StorageUnavailable(self._operation, error) from error
         if error.errno in _NAME:
-            raise NameNotStorable(operation) from error
-        raise
+            raise NameNotStorable(self._operation) from error

@@ -106,13 +106,10 @@ class Mount:
         return names.encode_beside(name, self.capabilities.refused_characters)
 
     def new_mtime_ns(self) -> int:
-        """A fresh mtime, such that a seal is practically never used twice: now, with random digits below a microsecond,
-        cut to what the mount keeps."""
+        """A fresh mtime, such that a seal is practically never used twice: the clock to the nanosecond (the kernel's
+        own stamps advance by milliseconds), cut to what the mount keeps."""
         now = time.time_ns()
-        step = self.capabilities.mtime_granularity_ns
-        if step == 1:
-            return now - now % 1000 + secrets.randbelow(1000)
-        return now - now % step
+        return now - now % self.capabilities.mtime_granularity_ns
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:

@@ -118,7 +118,7 @@ def decode_component(component: str) -> tuple[str, Kind] | None:
     """The text of one component and what it is, or None when no encoding yields it.
 
     The caller joins: after WHOLE directories a slash, after CONTINUES nothing. The result counts only if
-    `path_matches`. """
+    `path_matches`."""
     if _MARK not in component:
         return component, Kind.WHOLE
     if component == "%~e":

@@ -26,6 +26,7 @@ from dataplane.blobapi.model import EMPTY, AccessTier, BlobProperties, CopyState
 
 _MAGIC: Final = b"blobedge1 "
 VERSION: Final = 1
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 class Seal(NamedTuple):
@@ -57,7 +58,7 @@ def name_hash(container: str, name: str) -> str:
 
 def encode(record: Record) -> bytes:
     """One line, newline included."""
-    body = json.dumps(_to_json(record), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+    body = _ENCODER.encode(_to_json(record)).encode("utf-8", "surrogateescape")
     return b"%s%08x %s\n" % (_MAGIC, zlib.crc32(body), body)
 
 

@@ -1,5 +1,6 @@
 """Files that are not visible yet. A crash leaves them in `.blobedge/staging`, where the sweeper finds them."""
 
+import itertools
 import os
 import secrets
 from typing import Final
@@ -8,6 +9,9 @@ from dataplane.store import syscalls
 from dataplane.store.errors import translated
 from dataplane.store.mount import Mount
 
+#: Names of staged files: chance once for the process, then counting, as chance costs a system call.
+_PREFIX: Final = secrets.token_hex(10) + "-"
+_counter = itertools.count()
 _COPY_BYTES: Final = 64 * 1024 * 1024
 _WRITEBACK_BYTES: Final = 8 * 1024 * 1024
 
@@ -35,7 +39,7 @@ class StagedFile:
     def create(cls, mount: Mount) -> "StagedFile":
         """A new empty file. Raises StoreError."""
         mount.require_writable()
-        name, directory_fd = secrets.token_hex(12), mount.staging_lane()
+        name, directory_fd = f"{_PREFIX}{next(_counter):x}", mount.staging_lane()
         with translated("create"):
             fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=directory_fd)
         return cls(mount, fd, directory_fd=directory_fd, name=name, linked=True)

@@ -13,7 +13,7 @@ elsewhere on the mount delays every small write), io_uring (often forbidden to c
 import ctypes
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dataplane.store.errors import translated
@@ -75,9 +75,9 @@ class _Context:
             self._blocks[i].opcode = _IOCB_CMD_FSYNC
             self._pointers[i] = start + i * ctypes.sizeof(_Iocb)
 
-    def __del__(self) -> None:
+    def __del__(self, syscall: Callable[..., int] = _syscall) -> None:  # bound early: at exit, globals are gone
         if self._usable:
-            _syscall(_SYS_IO_DESTROY, self._id)
+            syscall(_SYS_IO_DESTROY, self._id)
 
     def sync(self, fds: Sequence[int]) -> list[int]:
         """fsync all; the errno of each, 0 for success. What the kernel does not take is synced in turn."""
