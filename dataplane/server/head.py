@@ -188,7 +188,7 @@ def _frame(method: str, target: str, http11: bool, headers: dict[str, str]) -> R
     expects = "expect" in headers
     if expects and headers["expect"].lower() != "100-continue":
         raise _bad_value("Expect", headers["expect"])
-    keep_alive = http11 and not _says_close(headers.get("connection"))
+    keep_alive = http11 and ("connection" not in headers or not _says_close(headers["connection"]))
     return RawRequest(method, target, headers, content_length, chunked, keep_alive, http11 and expects)
 
 
@@ -207,7 +207,7 @@ def _check_authority(method: str, target: str, http11: bool, host: str | None) -
         raise _bad_value("Host", host or "")
 
 
-def _says_close(connection: str | None) -> bool:
-    if connection is None or connection == "keep-alive":
+def _says_close(connection: str) -> bool:
+    if connection == "keep-alive":
         return False
     return any(option.strip(" \t").lower() == "close" for option in connection.split(","))

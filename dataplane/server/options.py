@@ -76,12 +76,14 @@ class ServerContext:
     try_sync: TrySync | None = field(init=False)
     date: DateLine = field(init=False)
     receive_buffer: memoryview = field(init=False)
+    file_buffer: memoryview = field(init=False)  # what is read in the loop and written at once
     empty_body: BodyReader = field(init=False)  # of all requests without one; reading it changes nothing
 
     def __post_init__(self) -> None:
         self.try_sync = getattr(self.app, "try_sync", None)
         self.date = DateLine(self.clock)
         self.empty_body = BodyReader(0, NoSource(), self.buffers)
+        self.file_buffer = memoryview(bytearray(limits.tls_slice_bytes_max))
         self.receive_buffer = memoryview(bytearray(limits.receive_buffer_bytes))
 
     @property

@@ -78,9 +78,9 @@ class AnswerSender:
                 self._write(head)
                 return True
             if body.length <= limits.file_inline_bytes_max:
-                data = read_cached(body, self._context.options.quick_reads)
+                data = read_cached(body, self._context.options.quick_reads, self._context.file_buffer)
                 if data is not None:
-                    self._write(head + data)
+                    self._write(b"".join((head, data)))
                     return True
             kept = self._start(head, body)
         finally:
@@ -178,11 +178,11 @@ class AnswerSender:
         end = body.offset + body.length
         for offset in range(body.offset, end, limits.tls_slice_bytes_max):
             part = FileBody(body.fd, offset, min(limits.tls_slice_bytes_max, end - offset))
-            data = read_cached(part, quick)
+            data = read_cached(part, quick, self._context.file_buffer)
             if data is None:
                 call = pool.run_admitted if self.begun else pool.run
                 data = cast(bytes, await call(read_whole, part))
-            self._write(data if self.begun else head + data)
+            self._write(bytes(data) if self.begun else b"".join((head, data)))
             await self._writable()
             self._progress()
 

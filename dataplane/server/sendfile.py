@@ -31,14 +31,14 @@ class FileTruncated(Exception):
     """The file became shorter than the range that was promised."""
 
 
-def read_cached(body: FileBody, quick: bool) -> bytes | None:
-    """A short range if the page cache has all of it, else None. `quick`: reads never block for long here.
+def read_cached(body: FileBody, quick: bool, buffer: memoryview) -> bytes | memoryview | None:
+    """A range no longer than `buffer` if the page cache has all of it, else None. `quick`: reads are always short here.
 
-    Raises FileTruncated, or OSError as read(2) does.
+    What comes back may be in the buffer. Raises FileTruncated, or OSError as read(2) does.
     """
-    buffer = bytearray(body.length)
+    view = buffer[: body.length]
     try:
-        count = os.preadv(body.fd, [buffer], body.offset, os.RWF_NOWAIT)
+        count = os.preadv(body.fd, [view], body.offset, os.RWF_NOWAIT)
     except BlockingIOError:
         return None
     except OSError as error:
@@ -46,7 +46,7 @@ def read_cached(body: FileBody, quick: bool) -> bytes | None:
             raise
         return read_whole(body) if quick else None
     if count == body.length:
-        return bytes(buffer)
+        return view
     if count == 0 and body.length:
         raise FileTruncated
     return None  # partly cached, or truncated: the thread finds out
