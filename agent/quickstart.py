@@ -5,6 +5,7 @@ pasted into a shell in the checkout: the container in the AzCopy line exists, an
 """
 
 import base64
+import ctypes.util
 import http.client
 import importlib.util
 import os
@@ -118,7 +119,9 @@ def _azcopy_lines(url: str, token: str, find: Callable[[str], str | None] = shut
         if not os.access(packaged, os.X_OK):
             prefix = packaged.parents[5]
             lines.append(f"  npm install --prefix {prefix} @azure-tools/azcopy-linux && chmod +x {packaged}")
-            lines.append("  # AzCopy also needs a library: apt-get install libsecret-1-0")
+    if ctypes.util.find_library("secret-1") is None:
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        lines.append(f"  {sudo}apt-get install -y libsecret-1-0   # AzCopy does not start without it")
     source = _CHECKOUT / "README.md"
     lines.append(f"  {command} copy {source} '{url}/{CONTAINER}/README.md?{token}' --from-to=LocalBlob")
     return "\n".join(lines)

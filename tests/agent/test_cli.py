@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from agent.problems import EXIT_CONFIG
-from agent.quickstart import ACCOUNT, KEY, account_sas, connection_string, prepare
+from agent.quickstart import ACCOUNT, KEY, account_sas, connection_string, prepare, welcome
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SECONDS_MAX = 60.0
@@ -142,3 +142,8 @@ def _until_ready(process: subprocess.Popen[str]) -> str:
 def test_the_quickstart_token_expires(tmp_path: Path) -> None:
     assert "se=1970-01-31T00%3A00%3A00Z" in account_sas(0)
     assert prepare(str(tmp_path / "new"), 1, None).flags.root == str(tmp_path / "new")
+
+
+def test_on_the_usual_port_the_emulator_recipe_is_enough() -> None:
+    assert '"UseDevelopmentStorage=true"' in welcome(f"http://127.0.0.1:10000/{ACCOUNT}", "sig=x", "/data")
+    assert '"UseDevelopmentStorage=true"' not in welcome(f"http://127.0.0.1:10001/{ACCOUNT}", "sig=x", "/data")
