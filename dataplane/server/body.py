@@ -11,6 +11,7 @@ finaliser runs whenever the collector likes; a plain iterator needs none).
 """
 
 import asyncio
+import mmap
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
@@ -18,6 +19,8 @@ from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
 
 NOTHING: Final = memoryview(b"")
+Buffer = bytearray | mmap.mmap
+_SMALL_BUFFER_BYTES: Final = 8 * limits.KIB
 
 
 class ClientDisconnected(Exception):
@@ -55,14 +58,17 @@ class BufferPool:
 
     def __init__(self, spare_count_max: int = limits.spare_buffers_max) -> None:
         self._spare_count_max = spare_count_max
-        self._spare: dict[int, list[bytearray]] = {}
+        self._spare: dict[int, list[Buffer]] = {}
 
-    def take(self, size: int) -> bytearray:
-        """A buffer of exactly `size` bytes with arbitrary contents. A fresh one costs no memory until it is written."""
+    def take(self, size: int) -> Buffer:
+        """A buffer of exactly `size` bytes with arbitrary contents. A fresh large one takes no memory until it is
+        written (a bytearray would, it is zeroed), so a client that announces much and sends little costs little."""
         spare = self._spare.get(size)
-        return spare.pop() if spare else bytearray(size)
+        if spare:
+            return spare.pop()
+        return bytearray(size) if size <= _SMALL_BUFFER_BYTES else mmap.mmap(-1, size)
 
-    def give(self, buffer: bytearray) -> None:
+    def give(self, buffer: Buffer) -> None:
         """Return a buffer. Odd sizes (small bodies) are not kept."""
         if len(buffer) in (limits.body_piece_bytes_min, limits.body_piece_bytes_max):
             spare = self._spare.setdefault(len(buffer), [])
@@ -75,7 +81,7 @@ class _Piece:
 
     __slots__ = ("buffer", "filled", "view")
 
-    def __init__(self, buffer: bytearray) -> None:
+    def __init__(self, buffer: Buffer) -> None:
         self.buffer = buffer
         self.view = memoryview(buffer)
         self.filled = 0

@@ -19,11 +19,12 @@ _CRLF: Final = b"\r\n"
 class ChunkedDecoder:
     """Feed it bytes as they arrive; `complete` tells that the body has ended."""
 
-    __slots__ = ("_left", "_line", "_line_kind", "complete")
+    __slots__ = ("_left", "_line", "_line_kind", "_small_count", "complete")
 
     def __init__(self) -> None:
         self.complete = False
         self._left = 0  # payload bytes of the present chunk still to come
+        self._small_count = 0
         self._line = bytearray()  # the beginning of a line that has not arrived whole
         self._line_kind = "size"  # what the next line is: "size", "end" of a chunk, "last" of the body
 
@@ -72,6 +73,9 @@ class ChunkedDecoder:
             size = int(line, 16) if _SIZE.fullmatch(line) else -1
             if not 0 <= size <= limits.put_blob_bytes_max:
                 raise malformed("The size of a chunk is not well formed or too large.")
+            self._small_count += size <= limits.small_chunk_bytes_max
+            if self._small_count > limits.small_chunks_count_max:
+                raise malformed("The request body comes in too many short chunks.")
             self._left = size
             self._line_kind = "end" if size else "last"
         elif line:

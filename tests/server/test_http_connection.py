@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -342,6 +343,33 @@ def test_a_piece_stays_valid_until_the_next_is_asked_for() -> None:
         for request in (put("/a", data), chunked("/b", data)):
             wire.send(request)
             assert wire.answer().body == data
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        get("/a")[:-2],
+        put("/a", bytes(200_000))[:200],
+        put("/a", bytes(5 * MIB))[:200],
+        chunked("/a", bytes(5 * MIB))[:200],
+    ],
+    ids=["head", "short body", "long body", "chunks"],
+)
+def test_clients_that_stop_half_way_cost_little_memory(beginning: bytes) -> None:
+    """Both ends of the connections are in this process."""
+    with serving(Recorder()) as server:
+        server.connect().send(beginning)
+        before = resident_bytes()
+        for _ in range(200):
+            server.connect().send(beginning)
+        server.until(lambda: server.server.counters.open == 201)
+        server.call(asyncio.sleep(0.01))
+        assert (resident_bytes() - before) / 200 < 24 * 1024
 
 
 # --- deadlines ---

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.message import FileBody, Response
 from dataplane.server.answer import AnswerError, DateLine, answer_head, refusal
@@ -62,6 +63,12 @@ def test_broken_chunks_are_refused(stream: bytes, step: int) -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     assert refuses(data, 60) in (True, False)
+
+
+def test_a_body_in_many_tiny_chunks_is_refused() -> None:
+    tiny = b"1\r\nx\r\n"
+    assert not refuses(tiny * (limits.small_chunks_count_max - 1) + b"0\r\n\r\n", 65536)
+    assert refuses(tiny * (limits.small_chunks_count_max + 1), 65536)
 
 
 # --- answers ---
