@@ -23,7 +23,7 @@ from .history import Crash
 
 SHUTDOWN_IOCTL = 0x8004587D  # _IOR('X', 125, __u32)
 NOLOGFLUSH = 2
-IMAGE_BYTES = 512 << 20  # mkfs.xfs refuses less than 300 MB; sparse, so only what is written costs
+IMAGE_BYTES = 1 << 30  # mkfs.xfs refuses less than 300 MB; sparse, so only what is written costs
 # mkfs.ext4 picks 1 KiB blocks for a small image, and then only 968 bytes of xattrs fit.
 MKFS = {"xfs": ("mkfs.xfs", "-q"), "ext4": ("mkfs.ext4", "-q", "-b", "4096")}
 FILE_SYSTEMS = tuple(MKFS)

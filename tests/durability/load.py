@@ -23,8 +23,10 @@ OWN_BLOBS = 12
 SHARED_BLOBS = 4
 SHARED_FOLDER = "shared/"
 SHARED_SHARE = 0.25  # of all writes
-STAGED_BLOCK_BYTES = 50_000
-BODY_SIZES = (0, 1, 100, 4_096, 4_097, 70_000, 300_000)
+# Blocks from 256 KiB on are written to their final place, smaller ones to a file each: both ways are wanted.
+STAGED_BLOCK_BYTES = (50_000, 300_000)
+BODY_SIZES = (0, 1, 100, 4_096, 4_097, 70_000, 800_000)
+BLOCKS_OF_UPLOAD = 3
 # 4,000 does not fit the xattrs of ext4 together with the rest of a record, 7,500 is near Azure's 8 KiB limit.
 METADATA_PAD_BYTES = (0, 0, 0, 0, 4_000, 7_500)
 JOIN_TIMEOUT_S = 90.0
@@ -178,19 +180,24 @@ class Load:
         self._acknowledge(write)
 
     def _put_blocks(self, client: Client, blob: str, body: bytes) -> list[str]:
-        """Put a body as up to two blocks, return their ids (all of one length, as Azure wants)."""
-        half = len(body) // 2
-        label = client.label(self.plan.seed)
-        ids = []
-        for index, part in enumerate(part for part in (body[:half], body[half:]) if part):
-            ids.append(base64.b64encode(f"{label:>32}-{index}".encode()).decode())
-            self._send(client, partial(client.transport.put_block, blob, ids[-1], part))
+        """Put a body as a few blocks, in any order and some of them twice; return their ids in the list's order."""
+        part_bytes = max(1, -(-len(body) // BLOCKS_OF_UPLOAD))
+        parts = [body[start : start + part_bytes] for start in range(0, len(body), part_bytes)]
+        ids = block_ids(client.label(self.plan.seed), len(parts), counting=client.rng.random() < 0.5)
+        upload = list(zip(ids, parts, strict=True))
+        if parts and client.rng.random() < 0.2:
+            replaced = client.rng.choice(ids)
+            put = partial(client.transport.put_block, blob, replaced, client.rng.randbytes(part_bytes))
+            self._send(client, put)
+        client.rng.shuffle(upload)
+        for block_id, part in upload:
+            self._send(client, partial(client.transport.put_block, blob, block_id, part))
         return ids
 
     def _stage_block(self, client: Client) -> None:
         """Put one more block that is never committed."""
-        body = client.rng.randbytes(STAGED_BLOCK_BYTES)
-        block_id = base64.b64encode(b"%06d" % len(self.staged.blocks)).decode()
+        body = client.rng.randbytes(client.rng.choice(STAGED_BLOCK_BYTES))
+        (block_id,) = block_ids(f"{len(self.staged.blocks):06d}", 1, counting=False)
         self._send(client, partial(client.transport.put_block, self.staged.blob, block_id, body))
         self.staged.blocks.append((block_id, body, time.monotonic()))
 
@@ -216,6 +223,15 @@ class Load:
                 continue
             client.slowest_s = max(client.slowest_s, time.monotonic() - started_at)
             return answer
+
+
+def block_ids(label: str, count: int, *, counting: bool) -> list[str]:
+    """Return ids that no other upload of the blob has, all of one length as Azure wants.
+
+    `counting` ids end in their number as those of most clients do, the others in something else.
+    """
+    ends = [f"{index:05d}" if counting else f"{index:04d}x" for index in range(count)]
+    return [base64.b64encode(f"{label:>31}{end}".encode()).decode() for end in ends]
 
 
 def is_shared(blob: str) -> bool:
