@@ -77,14 +77,14 @@ def _store(settings: AccountSettings) -> Store:
         for each in settings.containers
         if each.path
     )
-    relaxed = [each.name for each in settings.containers if not each.path and each.durability == "relaxed"]
+    durable = {each.name: each.durability == "strict" for each in settings.containers if not each.path}
     try:
         return Store(
             settings.root,
             records=settings.records,
             durable=settings.durability == "strict",
             mapped=mapped,
-            relaxed_containers=relaxed,
+            durable_containers=durable,
         )
     except FormatTooNew as error:
         raise BootError(f"account {settings.name}: {settings.root} was written by a newer program: {error}") from None

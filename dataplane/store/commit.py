@@ -2,8 +2,8 @@
 
 A Job goes through four steps. `prepare` does what takes long (syncing a big staged file, copying) and runs on a pool
 thread before the job joins a group. `stage` writes what nobody sees yet. All files that a group staged are synced
-together: writeback is started for each, then all are fsynced at the same time, so that one journal commit and one
-flush of the device serve them all (syncs.py). `publish` takes the blob's lock, checks again, and makes the change
+together, their fsyncs all under way at the same time, so that one journal commit and one flush of the device serve them
+all (syncs.py). `publish` takes the blob's lock, checks again, and makes the change
 visible by one atomic call. Then the directories are fsynced, once each, and only then do the callers hear of it.
 A crash before `publish` leaves the old state, after it the new one; a job whose sync failed is answered with an error
 and never retried to success, as a second fsync after a failed one proves nothing.
@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from dataplane.store import syscalls
 from dataplane.store.syncs import sync_together
 
 T = TypeVar("T")
@@ -133,9 +132,6 @@ def _sync_staged(pairs: list[tuple[Job[Any], Outcome[Any]]]) -> None:
     waiting = [
         (outcome, fd) for job, outcome in pairs if outcome.error is None and job.durable for fd in job.staged_fds
     ]
-    if len(waiting) > 1:
-        for _, fd in waiting:
-            syscalls.start_writeback(fd)
     for (outcome, _), error in zip(waiting, sync_together([fd for _, fd in waiting]), strict=True):
         if error is not None and outcome.error is None:
             outcome.error = error

@@ -83,7 +83,7 @@ class Mount:
         """Open below the tree. The descriptor, or minus the errno (ENOENT, ENOTDIR, ELOOP, EXDEV, EISDIR, ...)."""
         raw = path.encode("utf-8", "surrogateescape")
         if len(raw) <= _PATH_BYTES_MAX:
-            return syscalls.openat2(self.root_fd, raw, flags)
+            return syscalls.openat2(self.root_fd, raw, flags, quick=self.capabilities.local)
         *parents, last = raw.split(b"/")
         at = os.dup(self.root_fd)
         while parents:

@@ -4,8 +4,9 @@ Reads are plain calls. Writes are Jobs: hand them to a GroupCommitter, or to `ru
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
@@ -26,6 +27,7 @@ from dataplane.store.trash import Trash, list_names
 T = TypeVar("T")
 
 _SERVICE_DOCUMENT: Final = "service"
+EMPTY_MAPPING: Final[Mapping[str, bool]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,12 @@ class Store:
         records: RecordsOption = "auto",
         durable: bool = True,
         mapped: Sequence[MappedDirectory] = (),
-        relaxed_containers: Iterable[str] = (),
+        durable_containers: Mapping[str, bool] = EMPTY_MAPPING,
     ) -> None:
-        """Raises OSError when a directory is missing or not writable, FormatTooNew."""
+        """`durable_containers` says it for single containers, whatever holds for the account. Raises OSError when a
+        directory is missing or not writable, FormatTooNew."""
         self._durable: Final = durable
-        self._relaxed: Final = frozenset(relaxed_containers)
+        self._durable_containers: Final = durable_containers
         self._main = _open_tree(root, records, read_only=False)
         self._mapped: Final[Mapping[str, tuple[_Tree, MappedDirectory]]] = {
             each.container: (_open_tree(each.path, records, each.read_only), each) for each in mapped
@@ -249,10 +252,10 @@ class Store:
         found = self._mapped.get(container)
         if found is not None:
             tree, mapped = found
-            return tree, Place(container, tree.mount, "", mapped.durable and self._durable, mapped.read_only)
+            return tree, Place(container, tree.mount, "", mapped.durable, mapped.read_only)
         if not _is_container_name(container):
             return None
-        durable = self._durable and container not in self._relaxed
+        durable = self._durable_containers.get(container, self._durable)
         return self._main, Place(container, self._main.mount, f"{container}/", durable, False)
 
     def _require(self, container: str) -> tuple[_Tree, Place]:
