@@ -182,9 +182,9 @@ class PutBlockJob(blobs._BlobJob):
 
     def stage(self) -> None:
         _, state = self.look()
-        self._decide(state)
         if state is None:
             self.require_container()
+        self._decide(state)
         self._require_directory()
         if self._staged is None:
             assert isinstance(self._content, bytes)
@@ -287,9 +287,9 @@ class CommitJob(PutJob):
             self._staged.discard()
             self._staged = None
         found, state = self.look()
-        self._decide(state)
         if state is None:
             self.require_container()
+        self._decide(state)
         pieces = self._resolve(found, state)
         self._blocks = [piece.block for piece in pieces]
         self._staged = self._in_place(pieces) or self._assembled(pieces)

@@ -19,6 +19,7 @@ from dataplane.server.handlers.shared import (
     blob_not_found,
     blob_ref,
     entity,
+    existing_container,
     lease_id,
     tags_match,
 )
@@ -46,9 +47,9 @@ async def put_block(call: Call) -> Response:
 
     if receiver.large:
         current = await call.read(call.store.stat_blob, blob_ref(call))
-        decide(current)
         if current is None:
-            await blob_not_found(call)  # raises when even the container is absent
+            await existing_container(call)
+        decide(current)
     upload = await receiver.receive(partial(call.store.stage_block, blob_ref(call), block_id, receiver.length))
     await call.write(call.store.put_block(blob_ref(call), block_id, upload.content, decide))
     return Response(201, [*upload.response_headers(), WRITE_ENCRYPTED])
@@ -89,6 +90,8 @@ async def get_block_list(call: Call) -> Response:
     if list_type not in _LIST_TYPES:
         raise BlobError(ErrorCode.INVALID_QUERY_PARAMETER_VALUE, query_name="blocklisttype", query_value=list_type[:64])
     state = await call.read(call.store.stat_blob, blob_ref(call))
+    if state is None:
+        await existing_container(call)
     _check_readable(call, state)
     body = await call.blocking(_rendered_list, call, list_type)
     if body is None:

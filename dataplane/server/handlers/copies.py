@@ -25,7 +25,14 @@ from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState, CopyS
 from dataplane.blobapi.operations import Operation
 from dataplane.server.call import Call, Handler
 from dataplane.server.copysource import Kept, LocalSource, Source, open_source
-from dataplane.server.handlers.shared import WRITE_ENCRYPTED, blob_not_found, blob_ref, entity, lease_id
+from dataplane.server.handlers.shared import (
+    WRITE_ENCRYPTED,
+    blob_not_found,
+    blob_ref,
+    entity,
+    existing_container,
+    lease_id,
+)
 from dataplane.server.handlers.writing import TIER_HEADER, NewBlob, Overwrite, parse_tier
 from dataplane.server.node import Account, Node
 from dataplane.server.remotesource import RemoteSource
@@ -166,9 +173,9 @@ async def put_block_from_url(call: Call) -> Response:
         check_no_pending(current, call.node.now())
 
     current = await call.read(call.store.stat_blob, blob_ref(call))
-    decide(current)
     if current is None:
-        await blob_not_found(call)  # raises when even the container is absent
+        await existing_container(call)
+    decide(current)
     source = await open_source(call, asked, asynchronous=False)
     try:
         _check_size(source, block_bytes_max(call.version))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from dataplane.blobapi import leases
-from dataplane.blobapi.conditions import check_container, check_write, parse_conditions
+from dataplane.blobapi.conditions import check_combination, check_container, check_write, parse_conditions
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.leases import LeaseOutcome
 from dataplane.blobapi.message import Response
@@ -47,6 +47,7 @@ class _Change:
 async def lease_blob(call: Call) -> Response:
     """REST page "Lease Blob"."""
     conditions = parse_conditions(call.request.headers)
+    check_combination(conditions)
     change = _Change(call, "blob")
 
     def decide(current: BlobState | None) -> Lease | None:

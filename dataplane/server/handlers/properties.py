@@ -10,7 +10,13 @@ from typing import Final, TypeVar
 
 from dataplane.blobapi import leases, metadata, tiers
 from dataplane.blobapi.checksums import parse_md5
-from dataplane.blobapi.conditions import ConditionalHeaders, check_absent, check_write, parse_conditions
+from dataplane.blobapi.conditions import (
+    ConditionalHeaders,
+    check_absent,
+    check_combination,
+    check_write,
+    parse_conditions,
+)
 from dataplane.blobapi.copysource import check_no_pending
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
@@ -20,7 +26,7 @@ from dataplane.blobapi.model import BlobProperties, BlobState
 from dataplane.blobapi.operations import Operation
 from dataplane.server.call import Call, Handler
 from dataplane.server.handlers.reads import checked_ref
-from dataplane.server.handlers.shared import WRITE_ENCRYPTED, blob_not_found, blob_ref, entity, lease_id, tags_match
+from dataplane.server.handlers.shared import WRITE_ENCRYPTED, blob_ref, entity, existing_container, lease_id, tags_match
 from dataplane.server.handlers.writing import TIER_HEADER, parse_tier
 from dataplane.store.store import DeleteScope, Job
 
@@ -28,6 +34,7 @@ T = TypeVar("T")
 Change = Callable[[BlobProperties, int], BlobProperties]  # the properties and the time in seconds -> the new ones
 
 _SCOPES: Final = {"include": DeleteScope.BLOB_AND_SNAPSHOTS, "only": DeleteScope.SNAPSHOTS_ONLY}
+_OF_AN_ABSENT_BLOB: Final = (ErrorCode.BLOB_NOT_FOUND, ErrorCode.CONDITION_NOT_MET)
 _SNAPSHOTS_HEADER: Final = "x-ms-delete-snapshots"
 _PERMANENT_SINCE: Final = "2017-07-29"
 _PROPERTY_HEADERS: Final = (
@@ -40,10 +47,11 @@ class Guard:
     """What the request says about the blob as it has to be: its lease and conditions."""
 
     def __init__(self, call: Call, use: Use) -> None:
-        """Raises BlobError InvalidHeaderValue."""
+        """Raises BlobError InvalidHeaderValue, MultipleConditionHeadersNotSupported."""
         self._clock: Callable[[], int] = call.node.now
         self._use = use
         self._conditions: ConditionalHeaders = parse_conditions(call.request.headers)
+        check_combination(self._conditions)
         self._lease_id = lease_id(call)
 
     def check(self, current: BlobState | None) -> tuple[BlobState, int]:
@@ -62,13 +70,13 @@ class Guard:
 
 
 async def write_existing(call: Call, job: Job[T]) -> T:
-    """Commit a change of a blob that has to exist. Raises BlobError ContainerNotFound rather than BlobNotFound when it
-    is the container that is missing, and what the job raises."""
+    """Commit a change of a blob that has to exist. Raises BlobError ContainerNotFound rather than BlobNotFound or
+    ConditionNotMet when it is the container that is missing, and what the job raises."""
     try:
         return await call.write(job)
     except BlobError as error:
-        if error.code is ErrorCode.BLOB_NOT_FOUND:
-            raise await blob_not_found(call) from None
+        if error.code in _OF_AN_ABSENT_BLOB:
+            await existing_container(call)
         raise
 
 

@@ -15,7 +15,7 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.leases import Use
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState
 from dataplane.server.call import Call
-from dataplane.server.handlers.shared import blob_not_found, blob_ref, lease_id, tags_match
+from dataplane.server.handlers.shared import blob_ref, existing_container, lease_id, tags_match
 
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 TIER_HEADER: Final = "x-ms-access-tier"
@@ -89,9 +89,10 @@ class Overwrite:
     """The request's own say on whether it may make or replace its blob."""
 
     def __init__(self, call: Call) -> None:
-        """Read conditions and lease id. Raises BlobError InvalidHeaderValue."""
+        """Read conditions and lease id. Raises BlobError InvalidHeaderValue, MultipleConditionHeadersNotSupported."""
         self._call = call
         self._conditions: ConditionalHeaders = conditions.parse_conditions(call.request.headers)
+        conditions.check_combination(self._conditions)
         self._lease_id = lease_id(call)
 
     def check(self, current: BlobState | None) -> None:
@@ -99,7 +100,6 @@ class Overwrite:
         BlobAlreadyExists, UnauthorizedBlobOverwrite, PendingCopyOperation."""
         if current is None:
             leases.check_blob_use(None, self._lease_id, 0, 0, Use.WRITE)
-            conditions.check_combination(self._conditions)
             conditions.check_absent(self._conditions)
             return
         now, properties = self._call.node.now(), current.properties
@@ -114,7 +114,6 @@ class Overwrite:
     async def check_early(self) -> None:
         """The same before a long body is read; the store asks again under the lock. Raises also ContainerNotFound."""
         current = await self._call.read(self._call.store.stat_blob, blob_ref(self._call))
-        self.check(current)
         if current is None:
-            refusal = await blob_not_found(self._call)  # raises when even the container is absent
-            assert refusal.code is ErrorCode.BLOB_NOT_FOUND
+            await existing_container(self._call)
+        self.check(current)
