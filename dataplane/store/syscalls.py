@@ -1,6 +1,7 @@
 """The Linux calls that Python's os module lacks: openat2, sync_file_range, FICLONE, open-file-description locks.
 
-They release the interpreter lock while the kernel works and raise OSError as the os module would, unless said otherwise.
+They release the interpreter lock while the kernel works and raise OSError as the os module would, unless a call says
+otherwise.
 """
 
 import ctypes
