@@ -78,40 +78,23 @@ class DiskPool:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call on a thread. Raises BlobError ServerBusy when too many wait, else what the call raises."""
-        if self.full():
-            self._shed += 1
-            raise busy()
-        return await self.run_admitted(function, *args, **kwargs)
+        self._admit()
+        return await self._finished(self._submit(partial(function, *args, **kwargs)))
 
     async def run_admitted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for the next step of an answer that has begun: it waits behind a full queue, as a 503 is too late.
         Whoever uses this has at most one such call at a time."""
-        loop = asyncio.get_running_loop()
-        task: _Task[T] = _Task(partial(function, *args, **kwargs), loop.create_future(), loop)
-        self._submit(task)
-        try:
-            return await task.future
-        except asyncio.CancelledError:
-            if task.take():
-                self._unfinished.discard(task)
-            elif task in self._unfinished:  # else it is over already, and nobody would settle it
-                await _settle(task)
-            raise
+        return await self._finished(self._submit(partial(function, *args, **kwargs)))
 
     async def run_detached(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, for a call that owns all it uses: a cancelled caller goes on at once, the call ends when it ends.
         So a deadline works on a mount that hangs. Raises BlobError ServerBusy."""
-        if self.full():
-            self._shed += 1
-            raise busy()
-        loop = asyncio.get_running_loop()
-        task: _Task[T] = _Task(partial(function, *args, **kwargs), loop.create_future(), loop)
-        self._submit(task)
+        self._admit()
+        task = self._submit(partial(function, *args, **kwargs))
         try:
             return await task.future
         except asyncio.CancelledError:
-            if task.take():
-                self._unfinished.discard(task)
+            self._drop(task)
             raise
 
     def full(self) -> bool:
@@ -135,13 +118,37 @@ class DiskPool:
         for _ in self._threads:
             self._queue.put(None)
 
-    def _submit(self, task: _Task[Any]) -> None:
+    def _admit(self) -> None:
+        if self.full():
+            self._shed += 1
+            raise busy()
+
+    def _submit(self, function: Callable[[], T]) -> _Task[T]:
+        loop = asyncio.get_running_loop()
+        task = _Task(function, loop.create_future(), loop)
         if len(self._unfinished) >= len(self._threads) < self._threads_count:
             thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
         self._unfinished.add(task)
         self._queue.put(task)
+        return task
+
+    async def _finished(self, task: _Task[T]) -> T:
+        """The result; a cancellation only after the call, if it had started."""
+        try:
+            return await task.future
+        except asyncio.CancelledError:
+            if not self._drop(task) and task in self._unfinished:  # else it is over, and nobody would settle it
+                await _settle(task)
+            raise
+
+    def _drop(self, task: _Task[Any]) -> bool:
+        """Take back a call that has not started."""
+        dropped = task.take()
+        if dropped:
+            self._unfinished.discard(task)
+        return dropped
 
     def _work(self) -> None:
         """A thread's life."""

@@ -209,6 +209,18 @@ def test_a_bug_of_a_handler_is_a_500_and_logged(caplog: pytest.LogCaptureFixture
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_what_is_no_answer_at_all_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(request: RawRequest, body: BodyReader) -> Response:
+        return None  # type: ignore[return-value]
+
+    with serving(app) as server:
+        wire = server.connect()
+        wire.send(get("/a"))
+        assert wire.ended()
+        assert server.server.counters.bugs == 1
+    assert "AttributeError" in caplog.text
+
+
 # --- Expect and early answers ---
 
 
