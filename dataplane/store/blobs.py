@@ -145,6 +145,22 @@ class _BlobJob(Job[BlobState]):
         self.own(found.fd)
         return found, state
 
+    def seal(self, staged: StagedFile, properties: BlobProperties) -> Record:
+        """Give a staged file its mtime and its record; both are noted to be synced."""
+        mtime = self.mount.new_mtime_ns()
+        os.utime(staged.fd, ns=(mtime, mtime))
+        status = os.fstat(staged.fd)
+        record = self.record_for(Seal(status.st_ino, status.st_size, status.st_mtime_ns), properties)
+        self.staged_fds += [self.own(fd) for fd in self.mount.records.write(staged.fd, record)]
+        self.staged_fds.append(staged.fd)
+        return record
+
+    def sync_staged(self) -> None:
+        """Sync what was noted now: publishing found that it has to stage something itself."""
+        if self.durable:
+            for fd in self.staged_fds:
+                fsync(fd)
+
     def record_for(self, seal: Seal, properties: BlobProperties) -> Record:
         return Record(seal, name_hash(self.place.container, self.name), properties)
 
@@ -239,15 +255,9 @@ class PutJob(_BlobJob):
 
     def _seal_with(self, staged: StagedFile, properties: BlobProperties) -> None:
         self.mark_tagged(properties)
-        mtime = self.mount.new_mtime_ns()
-        os.utime(staged.fd, ns=(mtime, mtime))
-        status = os.fstat(staged.fd)
-        record = self.record_for(Seal(status.st_ino, status.st_size, status.st_mtime_ns), properties)
-        self.staged_fds += [self.own(fd) for fd in self.mount.records.write(staged.fd, record)]
-        self.staged_fds.append(staged.fd)
-        self._record = record
+        self._record = self.seal(staged, properties)
         lease = self._old_state.lease if self._old_state is not None else None
-        self._result = BlobState(self.name, status.st_size, properties, lease)
+        self._result = BlobState(self.name, self._record.seal.size, properties, lease)
 
     def publish(self) -> BlobState:
         staged = self._staged
@@ -290,9 +300,7 @@ class PutJob(_BlobJob):
         del self.staged_fds[:]
         self.mount.records.clear(self._record.seal)
         self._seal_with(staged, properties)
-        if self.durable:
-            for fd in self.staged_fds:
-                fsync(fd)
+        self.sync_staged()
 
     def _open_parent(self) -> tuple[int, str]:
         """The directory that the blob goes into, made if need be, and its name there; synced after publishing."""
@@ -362,9 +370,7 @@ class UpdateJob(_BlobJob):
             if properties == state.properties:
                 return state
             self.mark_tagged(properties)
-            if self.durable:
-                for fd in self.staged_fds:
-                    fsync(fd)
+            self.sync_staged()
             self._old_seal = found.seal
             if self._copy is not None:
                 self._publish_copy(self._copy, found, properties)
@@ -392,14 +398,8 @@ class UpdateJob(_BlobJob):
     def _publish_copy(self, copy: StagedFile, found: Found, properties: BlobProperties) -> None:
         if self._copied != found.seal:
             raise Again
-        mtime = self.mount.new_mtime_ns()
-        os.utime(copy.fd, ns=(mtime, mtime))
-        status = os.fstat(copy.fd)
-        record = self.record_for(Seal(status.st_ino, status.st_size, status.st_mtime_ns), properties)
-        fds = [self.own(fd) for fd in self.mount.records.write(copy.fd, record)]
-        if self.durable:
-            for fd in (*fds, copy.fd):
-                fsync(fd)
+        record = self.seal(copy, properties)
+        self.sync_staged()
         parent_fd, last = files.open_parent(self.place, found.path, {})
         self.sync_after(found.path.rpartition("/")[0], parent_fd)
         copy.rename_to(parent_fd, last)
@@ -509,13 +509,8 @@ class SnapshotJob(_BlobJob):
         staged = self._staged
         assert staged is not None
         properties = self._decide(self._state)
-        mtime = self.mount.new_mtime_ns()
-        os.utime(staged.fd, ns=(mtime, mtime))
-        status = os.fstat(staged.fd)
-        record = self.record_for(Seal(status.st_ino, status.st_size, status.st_mtime_ns), properties)
-        self.staged_fds += [self.own(fd) for fd in self.mount.records.write(staged.fd, record)]
-        self.staged_fds.append(staged.fd)
-        self._result = BlobState(self.name, status.st_size, properties, None, self._id)
+        size = self.seal(staged, properties).seal.size
+        self._result = BlobState(self.name, size, properties, None, self._id)
 
     def publish(self) -> BlobState:
         staged = self._staged
