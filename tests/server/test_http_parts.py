@@ -288,24 +288,6 @@ def test_a_call_that_waits_never_runs_after_its_caller_was_cancelled() -> None:
     run(test)
 
 
-def test_a_caller_that_is_cancelled_as_its_call_ends_is_not_held() -> None:
-    async def test() -> None:
-        pool = DiskPool("test", 1, 4)
-        caller = asyncio.create_task(pool.run(len, "abc"))
-        finish = pool._finish
-
-        def finish_and_cancel(*results: Any) -> None:
-            finish(*results)
-            caller.cancel()
-
-        pool._finish = finish_and_cancel  # type: ignore[method-assign]
-        with pytest.raises(asyncio.CancelledError):
-            await caller
-        pool.close()
-
-    run(test)
-
-
 def test_a_detached_call_does_not_hold_its_caller() -> None:
     async def test() -> None:
         gate = threading.Event()
