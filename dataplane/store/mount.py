@@ -50,7 +50,10 @@ class Mount:
         self._fds = [self.root_fd]
         if read_only:
             self.capabilities = unprobed(self.root_fd)
-            self.records = RecordStore(self.root_fd, "xattr", cacheable=False)
+            records_fd = self.open(f"{PRIVATE}/records", DIRECTORY)  # another node may write this tree
+            self.records = RecordStore(max(records_fd, -1), "xattr", cacheable=False)
+            if records_fd >= 0:
+                self._own(records_fd)
             return
         _make_private(self.root_fd)
         self.private_fd: Final = self._own(os.open(PRIVATE, DIRECTORY | os.O_NOFOLLOW, dir_fd=self.root_fd))

@@ -33,7 +33,8 @@ _UNSEALED_VALUE_BYTES_MAX: Final = 64 * 1024
 class RecordStore:
     """Records of one mount. Not thread-safe per file (the blob's lock is); the cache is, under the GIL.
 
-    `cacheable`: the mount keeps nanosecond mtimes, so a seal is never used twice and a record may be remembered by it.
+    `records_fd` is the directory of record files, -1 for a tree that has none. `cacheable`: the mount keeps nanosecond
+    mtimes, so a seal is never used twice and a record may be remembered by it.
     """
 
     def __init__(self, records_fd: int, backend: Backend, cacheable: bool) -> None:
@@ -63,6 +64,8 @@ class RecordStore:
             found = [r for r in self._xattr(fd) if r.name_hash == name_hash]
             if found:
                 return found[0].properties
+        if self._dir_fd < 0:
+            return None
         sub, _, file_name = _file_name(seal).partition("/")
         prefix = file_name.partition("-")[0] + "-"
         candidates = [
@@ -133,6 +136,8 @@ class RecordStore:
         return True
 
     def _file(self, path: str) -> list[Record]:
+        if self._dir_fd < 0:
+            return []
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._dir_fd)
         except FileNotFoundError:
