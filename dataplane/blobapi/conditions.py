@@ -47,6 +47,15 @@ _SOURCE_NAMES: Final = (
 )
 
 
+_TIER_NAMES: Final = (
+    "",
+    "",
+    "x-ms-access-tier-if-modified-since",
+    "x-ms-access-tier-if-unmodified-since",
+    "",
+)
+
+
 class Outcome(Enum):
     """What a read's conditions say of a resource."""
 
@@ -63,6 +72,11 @@ def parse_conditions(headers: Mapping[str, str]) -> ConditionalHeaders:
 def parse_source_conditions(headers: Mapping[str, str]) -> ConditionalHeaders:
     """The conditions on a copy's source (x-ms-source-if-*). Raises BlobError InvalidHeaderValue as above."""
     return _parse(headers, _SOURCE_NAMES)
+
+
+def parse_tier_conditions(headers: Mapping[str, str]) -> ConditionalHeaders:
+    """The conditions of Delete Blob on when the tier was changed. Raises BlobError InvalidHeaderValue as above."""
+    return _parse(headers, _TIER_NAMES)
 
 
 def _parse(headers: Mapping[str, str], names: tuple[str, ...]) -> ConditionalHeaders:
@@ -208,6 +222,16 @@ def check_combination(conditions: ConditionalHeaders) -> None:
     changed = bool(conditions.if_none_match) + (conditions.if_modified_since is not None)
     if (unchanged and changed) or len(conditions.if_match) > 1 or len(conditions.if_none_match) > 1:
         raise BlobError(ErrorCode.MULTIPLE_CONDITION_HEADERS_NOT_SUPPORTED)
+
+
+def check_tier_changed(conditions: ConditionalHeaders, tier_changed: int) -> None:
+    """Let Delete Blob pass its conditions on the tier, which was set or first inferred at `tier_changed`. Raises
+    BlobError 412 ConditionNotMet."""
+    modified, unmodified = conditions.if_modified_since, conditions.if_unmodified_since
+    if modified is not None and tier_changed <= modified:
+        raise BlobError(ErrorCode.CONDITION_NOT_MET)
+    if unmodified is not None and tier_changed > unmodified:
+        raise BlobError(ErrorCode.CONDITION_NOT_MET)
 
 
 def check_source(

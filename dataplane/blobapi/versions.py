@@ -18,6 +18,11 @@ NEWEST: Final = "2026-10-06"
 _FORM = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])\Z")
 
 
+def echoed_version(text: str | None) -> str:
+    """The version to put on the answer to a request that was refused before its version counted for anything."""
+    return text if text is not None and _FORM.match(text) is not None else NEWEST
+
+
 def accepted_version(text: str | None, sas_version: str | None = None) -> str:
     """The version to answer as. `sas_version` is the token's `sv`, which counts when the header is absent.
 

@@ -247,7 +247,9 @@ class Application:
 
     def _finish(self, trace: _Trace, response: Response) -> None:
         """The headers that every answer has; Date is the connection's."""
-        version = trace.request.version if trace.request and trace.request.version else versions.NEWEST
+        version = trace.request.version if trace.request else ""
+        if not version:
+            version = versions.echoed_version(trace.raw.headers.get("x-ms-version"))
         response.headers += [
             ("Server", SERVER),
             ("x-ms-request-id", trace.request_id),

@@ -14,8 +14,10 @@ from dataplane.blobapi.conditions import (
     ConditionalHeaders,
     check_absent,
     check_combination,
+    check_tier_changed,
     check_write,
     parse_conditions,
+    parse_tier_conditions,
 )
 from dataplane.blobapi.copysource import check_no_pending
 from dataplane.blobapi.dates import iso_ticks
@@ -172,9 +174,12 @@ async def delete_blob(call: Call) -> Response:
     if ref.snapshot and scope is not None:
         raise BlobError(ErrorCode.INVALID_OPERATION, message="Invalid operation against a blob snapshot.")
     guard = Guard(call, Use.WRITE)
+    since = parse_tier_conditions(call.request.headers)
 
     def decide(current: BlobState | None) -> DeleteScope:
-        state, _ = guard.check(current)
+        state, now = guard.check(current)
+        tier_changed = tiers.settled(state.properties, now).tier_changed
+        check_tier_changed(since, state.properties.created if tier_changed is None else tier_changed)
         if state.has_snapshots and scope is None:
             raise BlobError(ErrorCode.SNAPSHOTS_PRESENT)
         return scope or DeleteScope.BLOB
