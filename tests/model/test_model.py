@@ -1,8 +1,8 @@
 """Random operations over HTTP against two workers agree with the model, answer by answer.
 
 Every operation goes to a worker chosen at random, and after each one the other worker has to show the blob as the model
-has it. The numbers of an ordinary run are small; BLOBEDGE_MODEL_EXAMPLES and BLOBEDGE_MODEL_STEPS make it a long one.
-A failure shows all steps that led to it; BLOBEDGE_MODEL_SHRINK=1 takes minutes more to find the few that matter.
+has it. The numbers of an ordinary run are small: BLOBEDGE_MODEL_EXAMPLES and BLOBEDGE_MODEL_STEPS make it a long one. A
+failure shows all steps that led to it; BLOBEDGE_MODEL_SHRINK=1 takes minutes more to find the few that matter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,148 +23,148 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from tests.support import Answer
 
+from . import strategies as some
 from .cluster import WORKERS, Cluster, path_of
-from .model import ANY, Blob, Conditions, Listed, Model, New, Refused
+from .model import Model, Name
+from .observer import Observer, blocks_in, tags_in
+from .rules import ANY, Blob, Conditions, New, Refused
+from .strategies import BOXES, LEASE_IDS, NAMES, Choice, Content, How
 
 T = TypeVar("T")
 At = tuple[str, str]
 
-EXAMPLES = int(os.environ.get("BLOBEDGE_MODEL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("BLOBEDGE_MODEL_EXAMPLES", "20"))
 STEPS = int(os.environ.get("BLOBEDGE_MODEL_STEPS", "40"))
 PHASES = [phase for phase in Phase if phase is not Phase.shrink or os.environ.get("BLOBEDGE_MODEL_SHRINK")]
 STRICT_SHARE = 5  # of the examples, one in so many is run again with every write synced
 
-NAMES = ("a", "a/b", "a/", "a//b", "a/b/c", "b")
-SIZES = (0, 1, 2, 7, 5000, 300_000)
-LEASE_IDS = tuple(f"{digit * 8}-0000-4000-8000-000000000000" for digit in "abc")
 PAST, FUTURE = "Thu, 09 May 2019 00:27:16 GMT", "Fri, 31 Dec 2060 00:00:00 GMT"
+LEASE_SECONDS = 60  # longer than an example takes
+CONTAINER = {"restype": "container"}
+BLOCK_BLOB = {"x-ms-blob-type": "BlockBlob"}
 _runs = itertools.count(1)
 
-names = st.sampled_from(NAMES)
-boxes = st.sampled_from(("one", "one", "one", "two"))
-workers = st.integers(0, WORKERS - 1)
 
+@dataclass(slots=True)
+class Request:
+    """One request: what the model is told of it, and what is sent."""
 
-class Content(bytes):
-    """Bytes that fit into a failure's report."""
-
-    def __repr__(self) -> str:
-        return super().__repr__() if len(self) < 20 else f"Content({self[:1]!r} * {len(self)})"
-
-
-contents = st.builds(lambda byte, count: Content(byte * count), st.sampled_from((b"x", b"y")), st.sampled_from(SIZES))
-metadata = st.dictionaries(st.sampled_from(("k", "other")), st.sampled_from(("1", "2")), max_size=2)
-tags = st.dictionaries(st.sampled_from(("color", "size")), st.sampled_from(("red", "9")), max_size=2)
-types = st.sampled_from(("", "text/plain", "image/png"))
-tiers = st.sampled_from(("Hot", "Cool", "Cold"))
-news = st.builds(New, types, metadata, tags, st.just("") | tiers)
-lease_choice = st.sampled_from(("right", "right", "right", "right", "none", "other"))
-blocks_ids = st.sampled_from(("01", "02", "03", "long"))
-etag_choice = st.sampled_from((None, None, "current", "stale", "*"))
-holds = st.sampled_from((None, None, None, True, False))
-condition_choice = st.just((None, None, None, None, None)) | st.tuples(
-    etag_choice, etag_choice, holds, holds, st.none() | st.tuples(st.just("color"), st.sampled_from(("red", "9")))
-)
+    at: At
+    snapshot: int
+    conditions: Conditions
+    lease_id: str
+    headers: dict[str, str] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
 
 
 class TwoWorkers(RuleBasedStateMachine):
     """The model beside the product."""
 
-    cluster: Cluster  # given by a subclass: hypothesis makes the instances
+    cluster: Cluster  # given by a subclass, as hypothesis makes the instances
 
     def __init__(self) -> None:
         super().__init__()
         self.model = Model()
+        self.observer = Observer()
         self.run = next(_runs)
-        self.etags: dict[int, str] = {0: "0x8D0000000000000"}
-        self.written: dict[int, str] = {}  # ETag -> Last-Modified
-        self.snapshots: dict[int, str] = {}
         self.worker = 0
 
-    # --- requests ---
+    # --- from a choice to a request ---
 
-    def send(
-        self, at: At, method: str, query: dict[str, str] | None = None, headers: dict[str, str] | None = None,
-        body: bytes = b"",
-    ) -> Answer:  # fmt: skip
-        return self.cluster.request(self.worker, method, self.path(at), query or {}, headers or {}, body)
+    def begin(self, how: How, snapshot_index: int = -1, *, leased: bool = False) -> Request:
+        """Choose the worker, the blob (one with a lease if it can be, with `leased`), and, with an index that is not
+        negative, the snapshot if there is one."""
+        self.worker = how.worker
+        at = self.chosen(how, leased)
+        name = self.name(at)
+        numbers = list(name.snapshots) if name is not None and snapshot_index >= 0 else []
+        snapshot = numbers[snapshot_index % len(numbers)] if numbers else 0
+        conditions, headers = self.conditions(self.blob(at, snapshot), how.choice)
+        lease_id = "" if snapshot else self.lease_id(at, how.lease)
+        if lease_id:
+            headers["x-ms-lease-id"] = lease_id
+        query = {"snapshot": self.observer.snapshots[snapshot]} if snapshot else {}
+        return Request(at, snapshot, conditions, lease_id, headers, query)
+
+    def chosen(self, how: How, leased: bool) -> At:
+        blobs = {
+            (box, name): found.base
+            for box, names in self.model.containers.items()
+            for name, found in names.items()
+            if found.base is not None
+        }
+        there = [at for at, blob in blobs.items() if blob.lease is not None and leased] or list(blobs)
+        return there[how.index % len(there)] if how.there and there else (how.box, how.name)
+
+    def name(self, at: At) -> Name | None:
+        return self.model.containers.get(at[0], {}).get(at[1])
+
+    def blob(self, at: At, snapshot: int = 0) -> Blob | None:
+        name = self.name(at)
+        if name is None:
+            return None
+        return name.snapshots.get(snapshot) if snapshot else name.base
+
+    def conditions(self, blob: Blob | None, choice: Choice) -> tuple[Conditions, dict[str, str]]:
+        """The conditions for the model, and as headers."""
+        current = blob.etag if blob is not None else 0
+        stale = max((etag for etag in self.observer.etags if etag < current), default=0)
+        etags = {"": None, "current": current, "stale": stale, "*": ANY}
+        made = Conditions(
+            etags[choice.if_match], etags[choice.if_none_match], choice.modified, choice.unmodified, choice.if_tag
+        )
+        headers = {}
+        if made.if_match is not None:
+            headers["if-match"] = self.observer.quoted(made.if_match)
+        if made.if_none_match is not None:
+            headers["if-none-match"] = self.observer.quoted(made.if_none_match)
+        if made.modified is not None:
+            headers["if-modified-since"] = PAST if made.modified else FUTURE
+        if made.unmodified is not None:
+            headers["if-unmodified-since"] = FUTURE if made.unmodified else PAST
+        if made.if_tag is not None:
+            headers["x-ms-if-tags"] = f"\"{made.if_tag[0]}\" = '{made.if_tag[1]}'"
+        return made, headers
+
+    def lease_id(self, at: At, choice: str) -> str:
+        blob = self.blob(at)
+        held = blob.lease.id if blob is not None and blob.lease is not None else ""
+        return {"right": held, "none": "", "other": next(i for i in LEASE_IDS if i != held)}[choice]
+
+    # --- from a request to an answer ---
 
     def path(self, at: At) -> str:
         return path_of(f"{at[0]}{self.run}", at[1])
 
-    def agree(self, expected: Callable[[], T], status: int, send: Callable[[], Answer]) -> tuple[Answer, T | None]:
-        """Ask the model and the product. None as the model's result: both refuse, in the same way."""
+    def send(
+        self, at: At, method: str, query: dict[str, str], headers: dict[str, str] | None = None, body: bytes = b""
+    ) -> Answer:
+        return self.cluster.request(self.worker, method, self.path(at), query, headers or {}, body)
+
+    def agree(self, expected: Callable[[], T], status: int, answer: Answer) -> T | None:
+        """The model's result if both go on; None if both refuse, in the same way."""
         try:
             result: T | None = expected()
             allowed: tuple[tuple[int, str], ...] = ((status, ""),)
         except Refused as refusal:
             result, allowed = None, refusal.allowed
-        answer = send()
         assert (answer.status, answer.code) in allowed
         if answer.code and answer.body:
             assert answer.xml().findtext("Code") == answer.code
-        return answer, result
+        return result
 
-    def blob(self, at: At, snapshot: int = 0) -> Blob | None:
-        name = self.model.containers.get(at[0], {}).get(at[1])
-        if name is None:
-            return None
-        return name.snapshots.get(snapshot) if snapshot else name.base
-
-    def conditions(self, at: At, choice: tuple[object, ...], snapshot: int = 0) -> tuple[Conditions, dict[str, str]]:
-        """The conditions for the model, and as headers."""
-        blob = self.blob(at, snapshot)
-        current = blob.etag if blob is not None else 0
-        stale = max((etag for etag in self.etags if etag < current), default=0)
-        values = {"current": current, "stale": stale, "*": ANY}
-        match, none_match = (values.get(str(each)) for each in choice[:2])
-        _, _, modified, unmodified, tag = choice
-        headers = {
-            "if-match": match is not None and self.quoted(match),
-            "if-none-match": none_match is not None and self.quoted(none_match),
-            "if-modified-since": modified is not None and (PAST if modified else FUTURE),
-            "if-unmodified-since": unmodified is not None and (FUTURE if unmodified else PAST),
-            "x-ms-if-tags": isinstance(tag, tuple) and f"\"{tag[0]}\" = '{tag[1]}'",
-        }
-        made = Conditions(match, none_match, modified, unmodified, tag)  # type: ignore[arg-type]
-        return made, {name: str(value) for name, value in headers.items() if value}
-
-    def quoted(self, etag: int) -> str:
-        return "*" if etag == ANY else f'"{self.etags[etag]}"'
-
-    def lease_id(self, at: At, choice: str) -> tuple[str, dict[str, str]]:
-        """The lease id for the model, and as headers."""
-        blob = self.blob(at)
-        held = blob.lease.id if blob is not None and blob.lease is not None else ""
-        lease_id = {"right": held, "none": "", "other": next(i for i in LEASE_IDS if i != held)}[choice]
-        return lease_id, {"x-ms-lease-id": lease_id} if lease_id else {}
-
-    def snapshot_of(self, at: At, index: int) -> int:
-        """One of a blob's snapshots, or 0."""
-        name = self.model.containers.get(at[0], {}).get(at[1])
-        return sorted(name.snapshots)[index % len(name.snapshots)] if name is not None and name.snapshots else 0
-
-    # --- what was answered ---
-
-    def learn(self, answer: Answer, etag: int) -> None:
-        """ETag and Last-Modified: the same as ever for an ETag that is known, else never seen and not earlier."""
-        self.learn_etag(answer.headers["etag"].strip('"'), etag)
-        modified = answer.headers["last-modified"]
-        latest = max((parsedate_to_datetime(each) for each in self.written.values()), default=None)
-        if etag not in self.written:
-            assert latest is None or parsedate_to_datetime(modified) >= latest
-        assert self.written.setdefault(etag, modified) == modified
-
-    def learn_etag(self, text: str, etag: int) -> None:
-        if etag not in self.etags:
-            assert text not in self.etags.values()
-        assert self.etags.setdefault(etag, text) == text
+    def agree_on_blob(self, expected: Callable[[], Blob], status: int, answer: Answer, at: At) -> None:
+        """The same for a write that answers the blob's ETag."""
+        blob = self.agree(expected, status, answer)
+        if blob is not None:
+            self.observer.entity(answer, blob.etag)
+        self.check(at)
 
     def check(self, at: At, snapshot: int = 0) -> None:
         """The other worker shows a blob as the model has it."""
         self.worker = (self.worker + 1) % WORKERS
         blob = self.blob(at, snapshot)
-        query = {"snapshot": self.snapshots[snapshot]} if snapshot else {}
+        query = {"snapshot": self.observer.snapshots[snapshot]} if snapshot else {}
         head, answer = self.send(at, "HEAD", query), self.send(at, "GET", query)
         if blob is None:
             code = "BlobNotFound" if at[0] in self.model.containers else "ContainerNotFound"
@@ -172,409 +172,290 @@ class TwoWorkers(RuleBasedStateMachine):
             return
         assert (head.status, answer.status) == (200, 200)
         assert (answer.body, head.headers["content-length"]) == (blob.content, str(len(blob.content)))
-        for each in (head, answer):
-            self.learn(each, blob.etag)
-            self.check_headers(each, blob, snapshot)
-        tier = head.headers["x-ms-access-tier"], "x-ms-access-tier-inferred" in head.headers
-        assert tier == (blob.tier or "Hot", not blob.tier)
+        self.observer.headers(head, blob, snapshot)
+        self.observer.headers(answer, blob, snapshot)
+        self.observer.tier(head, blob)
 
-    def check_headers(self, answer: Answer, blob: Blob, snapshot: int) -> None:
-        headers = answer.headers
-        assert headers["content-type"] == blob.content_type
-        shown = {n.removeprefix("x-ms-meta-"): v for n, v in headers.items() if n.startswith("x-ms-meta-")}
-        assert shown == blob.metadata
-        assert headers.get("x-ms-tag-count", "0") == str(len(blob.tags))
-        assert headers.get("content-md5", "") == (base64.b64encode(blob.md5).decode() if blob.md5 else "")
-        lease = tuple(headers.get(f"x-ms-lease-{name}") for name in ("state", "status", "duration"))
-        assert lease == ((None, None, None) if snapshot else lease_shown(blob))
-
-    # --- rules: containers ---
+    # --- containers ---
 
     @initialize()
-    def containers(self) -> None:
-        for box in ("one", "two"):
+    def start(self) -> None:
+        """Two containers, one of them with blobs, some of these leased."""
+        for box in BOXES:
             self.model.create_container(box)
-            assert self.send((box, ""), "PUT", {"restype": "container"}).status == 201
+            assert self.send((box, ""), "PUT", CONTAINER).status == 201
+        for name, content in (("a", b"x"), ("a/b", b""), ("a//b", b"yy"), ("b", b"z")):
+            how = How(0, False, BOXES[0], name, 0, "none", Choice())
+            self.put_blob(how, Content(content), New("", {}, {"color": "red"}, ""))
+            if "b" in name:
+                self.acquire_lease(how, LEASE_IDS[0], fixed=name == "b")
 
-    @rule(worker=workers, box=st.sampled_from(("one", "two", "two", "two")))
-    def create_container(self, worker: int, box: str) -> None:
+    @rule(worker=some.workers, action=st.sampled_from(("create", "create", "delete")))
+    def change_container(self, worker: int, action: str) -> None:
+        """The second container comes and goes; the first one is always there."""
         self.worker = worker
-        query = {"restype": "container"}
-        self.agree(lambda: self.model.create_container(box), 201, lambda: self.send((box, ""), "PUT", query))
+        at = (BOXES[1], "")
+        if action == "create":
+            self.agree(lambda: self.model.create_container(BOXES[1]), 201, self.send(at, "PUT", CONTAINER))
+        else:
+            self.agree(lambda: self.model.delete_container(BOXES[1]), 202, self.send(at, "DELETE", CONTAINER))
 
-    @rule(worker=workers)
-    def delete_container(self, worker: int) -> None:
-        self.worker = worker
-        query = {"restype": "container"}
-        self.agree(lambda: self.model.delete_container("two"), 202, lambda: self.send(("two", ""), "DELETE", query))
+    # --- whole blobs ---
 
-    # --- rules: whole blobs ---
-
-    @rule(worker=workers, box=boxes, name=names, content=contents, new=news, cond=condition_choice, lease=lease_choice)
-    def put_blob(
-        self, worker: int, box: str, name: str, content: bytes, new: New, cond: tuple[object, ...], lease: str
-    ) -> None:
-        at, self.worker = (box, name), worker
-        conditions, more = self.conditions(at, cond)
-        lease_id, held = self.lease_id(at, lease)
-        headers = {"x-ms-blob-type": "BlockBlob", **new_headers(new), **more, **held}
-        answer, blob = self.agree(
-            lambda: self.model.put_blob(at, content, new, conditions, lease_id),
-            201,
-            lambda: self.send(at, "PUT", {}, headers, content),
+    @rule(how=some.hows, content=some.contents, new=some.news)
+    def put_blob(self, how: How, content: Content, new: New) -> None:
+        it = self.begin(how)
+        answer = self.send(it.at, "PUT", {}, BLOCK_BLOB | headers_of(new) | it.headers, content)
+        self.agree_on_blob(
+            lambda: self.model.put_blob(it.at, content, new, it.conditions, it.lease_id), 201, answer, it.at
         )
-        if blob is not None:
-            self.learn(answer, blob.etag)
-        self.check(at)
+
+    @rule(how=some.hows, source=some.hows, index=st.integers(-3, 3), new=some.news)
+    def copy_blob(self, how: How, source: How, index: int, new: New) -> None:
+        of, it = self.begin(source, index), self.begin(how)
+        url = self.cluster.url(self.path(of.at)) + (f"?snapshot={of.query['snapshot']}" if of.snapshot else "")
+        headers = {"x-ms-copy-source": url, **headers_of(New("", new.metadata, new.tags, new.tier))}
+        for name, value in of.headers.items():
+            if name != "x-ms-lease-id":
+                headers[f"x-ms-source-{name.removeprefix('x-ms-')}"] = value
+        answer = self.send(it.at, "PUT", {}, headers | it.headers)
+        self.agree_on_blob(
+            lambda: self.model.copy(it.at, of.at, of.snapshot, new, it.conditions, it.lease_id, of.conditions),
+            202, answer, it.at,
+        )  # fmt: skip
 
     @rule(
-        worker=workers, box=boxes, name=names, source_box=boxes, source=names, index=st.integers(-4, 3),
-        new=news, cond=condition_choice, source_cond=condition_choice, lease=lease_choice,
+        how=some.hows, index=st.integers(-2, 3), first=st.integers(-3, 8), last=st.none() | st.integers(0, 9),
+        method=st.sampled_from(("GET", "GET", "HEAD")),
     )  # fmt: skip
-    def copy_blob(
-        self, worker: int, box: str, name: str, source_box: str, source: str, index: int, new: New,
-        cond: tuple[object, ...], source_cond: tuple[object, ...], lease: str,
-    ) -> None:  # fmt: skip
-        at, source_at, self.worker = (box, name), (source_box, source), worker
-        snapshot = self.snapshot_of(source_at, index) if index >= 0 else 0
-        conditions, more = self.conditions(at, cond)
-        source_conditions, source_more = self.conditions(source_at, source_cond, snapshot)
-        lease_id, held = self.lease_id(at, lease)
-        url = self.cluster.url(self.path(source_at)) + (f"?snapshot={self.snapshots[snapshot]}" if snapshot else "")
-        headers = {"x-ms-copy-source": url, **new_headers(New("", new.metadata, new.tags, new.tier)), **more, **held}
-        headers |= {f"x-ms-source-{n.removeprefix('x-ms-')}": value for n, value in source_more.items()}
-        answer, blob = self.agree(
-            lambda: self.model.copy(at, source_at, snapshot, new, conditions, lease_id, source_conditions),
-            202,
-            lambda: self.send(at, "PUT", {}, headers),
-        )
-        if blob is not None:
-            assert answer.headers["x-ms-copy-status"] == "success"
-            self.learn(answer, blob.etag)
-        self.check(at)
-
-    @rule(
-        worker=workers, box=boxes, name=names, index=st.integers(-2, 3), cond=condition_choice, lease=lease_choice,
-        first=st.integers(0, 10), last=st.integers(0, 12) | st.none(), method=st.sampled_from(("GET", "HEAD")),
-    )  # fmt: skip
-    def read_blob(
-        self, worker: int, box: str, name: str, index: int, cond: tuple[object, ...], lease: str, first: int,
-        last: int | None, method: str,
-    ) -> None:  # fmt: skip
-        """A range of a blob or of a snapshot, under conditions."""
-        at, self.worker = (box, name), worker
-        snapshot = self.snapshot_of(at, index) if index >= 0 else 0
-        conditions, headers = self.conditions(at, cond, snapshot)
-        lease_id, held = ("", {}) if snapshot else self.lease_id(at, lease)
-        ranged = method == "GET" and (last is None or first <= last)
+    def read_blob(self, how: How, index: int, first: int, last: int | None, method: str) -> None:
+        """A blob or a snapshot, whole when `first` is negative or behind `last`."""
+        it = self.begin(how, index)
+        ranged = method == "GET" and first >= 0 and (last is None or first <= last)
 
         def expected() -> tuple[Blob, bytes]:
-            blob = self.model.read(at, snapshot, conditions, lease_id)
+            blob = self.model.read(it.at, it.snapshot, it.conditions, it.lease_id)
             if ranged and first >= len(blob.content):
                 raise Refused((416, "InvalidRange"))
             return blob, blob.content[first : None if last is None else last + 1] if ranged else blob.content
 
-        query = {"snapshot": self.snapshots[snapshot]} if snapshot else {}
-        sent = {
-            **headers,
-            **held,
-            **({"x-ms-range": f"bytes={first}-{'' if last is None else last}"} if ranged else {}),
-        }
-        answer, found = self.agree(expected, 206 if ranged else 200, lambda: self.send(at, method, query, sent))
+        if ranged:
+            it.headers["x-ms-range"] = f"bytes={first}-{'' if last is None else last}"
+        answer = self.send(it.at, method, it.query, it.headers)
+        found = self.agree(expected, 206 if ranged else 200, answer)
         if found is not None:
             blob, content = found
-            self.learn(answer, blob.etag)
+            self.observer.headers(answer, blob, it.snapshot)
             assert answer.body == (content if method == "GET" else b"")
             if ranged:
                 end = first + len(content) - 1
                 assert answer.headers["content-range"] == f"bytes {first}-{end}/{len(blob.content)}"
 
-    @rule(
-        worker=workers, box=boxes, name=names, index=st.integers(-3, 3), cond=condition_choice, lease=lease_choice,
-        scope=st.sampled_from(("", "", "include", "only")),
-    )  # fmt: skip
-    def delete_blob(
-        self, worker: int, box: str, name: str, index: int, cond: tuple[object, ...], lease: str, scope: str
-    ) -> None:
-        at, self.worker = (box, name), worker
-        snapshot = self.snapshot_of(at, index) if index >= 0 else 0
-        conditions, more = self.conditions(at, cond, snapshot)
-        lease_id, held = ("", {}) if snapshot else self.lease_id(at, lease)
-        headers = {**more, **held, **({"x-ms-delete-snapshots": scope} if scope else {})}
-        query = {"snapshot": self.snapshots[snapshot]} if snapshot else {}
-        self.agree(
-            lambda: self.model.delete(at, snapshot, scope, conditions, lease_id),
-            202,
-            lambda: self.send(at, "DELETE", query, headers),
+    @rule(how=some.hows, index=st.integers(-3, 3), scope=st.sampled_from(("", "", "include", "only")))
+    def delete_blob(self, how: How, index: int, scope: str) -> None:
+        it = self.begin(how, index)
+        headers = it.headers | ({"x-ms-delete-snapshots": scope} if scope else {})
+        answer = self.send(it.at, "DELETE", it.query, headers)
+        self.agree(lambda: self.model.delete(it.at, it.snapshot, scope, it.conditions, it.lease_id), 202, answer)
+        if it.snapshot:
+            self.check(it.at, it.snapshot)
+        self.check(it.at)
+
+    # --- parts of a blob ---
+
+    @rule(how=some.hows, new=some.metadata)
+    def set_metadata(self, how: How, new: dict[str, str]) -> None:
+        it = self.begin(how)
+        answer = self.send(it.at, "PUT", {"comp": "metadata"}, headers_of(New(metadata=new)) | it.headers)
+        self.agree_on_blob(lambda: self.model.set_metadata(it.at, new, it.conditions, it.lease_id), 200, answer, it.at)
+
+    @rule(how=some.hows, new=some.content_types.filter(bool))
+    def set_properties(self, how: How, new: str) -> None:
+        it = self.begin(how)
+        answer = self.send(it.at, "PUT", {"comp": "properties"}, {"x-ms-blob-content-type": new} | it.headers)
+        self.agree_on_blob(
+            lambda: self.model.set_properties(it.at, new, it.conditions, it.lease_id), 200, answer, it.at
         )
-        self.check(at, snapshot)
-        self.check(at)
 
-    # --- rules: parts of a blob ---
+    @rule(how=some.hows, new=some.tiers)
+    def set_tier(self, how: How, new: str) -> None:
+        it = self.begin(only_on_tags(how))
+        answer = self.send(it.at, "PUT", {"comp": "tier"}, {"x-ms-access-tier": new} | it.headers)
+        self.agree(lambda: self.model.set_tier(it.at, new, it.conditions, it.lease_id), 200, answer)
+        self.check(it.at)
 
-    @rule(worker=workers, box=boxes, name=names, new=news, cond=condition_choice, lease=lease_choice,
-          what=st.sampled_from(("metadata", "properties")))  # fmt: skip
-    def set_part(
-        self, worker: int, box: str, name: str, new: New, cond: tuple[object, ...], lease: str, what: str
-    ) -> None:
-        at, self.worker = (box, name), worker
-        conditions, more = self.conditions(at, cond)
-        lease_id, held = self.lease_id(at, lease)
-        content_type = new.content_type or "text/css"
-        changes: dict[str, tuple[Callable[[], Blob], dict[str, str]]] = {
-            "metadata": (
-                lambda: self.model.set_metadata(at, new.metadata, conditions, lease_id),
-                new_headers(New(metadata=new.metadata)),
-            ),
-            "properties": (
-                lambda: self.model.set_properties(at, content_type, conditions, lease_id),
-                {"x-ms-blob-content-type": content_type},
-            ),
-        }
-        expected, sent = changes[what]
-        answer, blob = self.agree(expected, 200, lambda: self.send(at, "PUT", {"comp": what}, {**sent, **more, **held}))
-        if blob is not None:
-            self.learn(answer, blob.etag)
-        self.check(at)
-
-    @rule(worker=workers, box=boxes, name=names, tier=tiers, tag=st.none() | tags, lease=lease_choice)
-    def set_tier(self, worker: int, box: str, name: str, tier: str, tag: dict[str, str] | None, lease: str) -> None:
-        """The only condition that it takes is on tags."""
-        at, self.worker = (box, name), worker
-        condition = next(iter((tag or {}).items()), None)
-        conditions, more = self.conditions(at, (None, None, None, None, condition))
-        lease_id, held = self.lease_id(at, lease)
-        headers = {"x-ms-access-tier": tier, **more, **held}
-        self.agree(
-            lambda: self.model.set_tier(at, tier, conditions, lease_id),
-            200,
-            lambda: self.send(at, "PUT", {"comp": "tier"}, headers),
-        )
-        self.check(at)
-
-    @rule(worker=workers, box=boxes, name=names, new=tags, cond=condition_choice, lease=lease_choice)
-    def set_tags(
-        self, worker: int, box: str, name: str, new: dict[str, str], cond: tuple[object, ...], lease: str
-    ) -> None:
-        at, self.worker = (box, name), worker
-        conditions, more = self.conditions(at, (None, None, None, None, cond[4]))
-        lease_id, held = self.lease_id(at, lease)
+    @rule(how=some.hows, new=some.tags)
+    def set_tags(self, how: How, new: dict[str, str]) -> None:
+        it = self.begin(only_on_tags(how))
         items = "".join(f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>" for key, value in new.items())
-        self.agree(
-            lambda: self.model.set_tags(at, new, conditions, lease_id),
-            204,
-            lambda: self.send(
-                at, "PUT", {"comp": "tags"}, {**more, **held}, f"<Tags><TagSet>{items}</TagSet></Tags>".encode()
-            ),
-        )
-        self.check(at)
+        body = f"<Tags><TagSet>{items}</TagSet></Tags>".encode()
+        answer = self.send(it.at, "PUT", {"comp": "tags"}, it.headers, body)
+        self.agree(lambda: self.model.set_tags(it.at, new, it.conditions, it.lease_id), 204, answer)
+        self.check(it.at)
 
-    @rule(worker=workers, box=boxes, name=names, cond=condition_choice, lease=lease_choice)
-    def get_tags(self, worker: int, box: str, name: str, cond: tuple[object, ...], lease: str) -> None:
-        at, self.worker = (box, name), worker
-        conditions, more = self.conditions(at, (None, None, None, None, cond[4]))
-        lease_id, held = self.lease_id(at, lease)
-        answer, blob = self.agree(
-            lambda: self.model.read(at, 0, conditions, lease_id),
-            200,
-            lambda: self.send(at, "GET", {"comp": "tags"}, {**more, **held}),
-        )
+    @rule(how=some.hows, index=st.integers(-3, 3))
+    def get_tags(self, how: How, index: int) -> None:
+        it = self.begin(only_on_tags(how), index)
+        answer = self.send(it.at, "GET", {"comp": "tags"} | it.query, it.headers)
+        blob = self.agree(lambda: self.model.read(it.at, it.snapshot, it.conditions, it.lease_id), 200, answer)
         if blob is not None:
-            shown = {t.findtext("Key"): t.findtext("Value") or "" for t in answer.xml().iter("Tag")}
-            assert shown == blob.tags
+            assert tags_in(answer.xml()) == blob.tags
 
-    @rule(worker=workers, box=boxes, name=names, meta=st.just({}) | metadata, cond=condition_choice, lease=lease_choice)
-    def take_snapshot(
-        self, worker: int, box: str, name: str, meta: dict[str, str], cond: tuple[object, ...], lease: str
-    ) -> None:
-        at, self.worker = (box, name), worker
-        conditions, more = self.conditions(at, cond)
-        lease_id, held = self.lease_id(at, lease)
-        headers = {**new_headers(New(metadata=meta)), **more, **held}
-        answer, number = self.agree(
-            lambda: self.model.snapshot(at, meta, conditions, lease_id),
-            201,
-            lambda: self.send(at, "PUT", {"comp": "snapshot"}, headers),
-        )
+    @rule(how=some.hows, new=st.just({}) | some.metadata)
+    def take_snapshot(self, how: How, new: dict[str, str]) -> None:
+        it = self.begin(how)
+        name = self.name(it.at)
+        older = list(name.snapshots) if name is not None else []
+        answer = self.send(it.at, "PUT", {"comp": "snapshot"}, headers_of(New(metadata=new)) | it.headers)
+        number = self.agree(lambda: self.model.snapshot(it.at, new, it.conditions, it.lease_id), 201, answer)
         if number is not None:
-            taken = answer.headers["x-ms-snapshot"]
-            mine = self.model.containers[box][name].snapshots
-            assert all(self.snapshots[each] < taken for each in mine if each != number)
-            self.snapshots[number] = taken
-            self.learn(answer, mine[number].etag)
-            self.check(at, number)
-        self.check(at)
+            self.observer.taken(answer, number, older)
+            self.check(it.at, number)
+        self.check(it.at)
 
-    # --- rules: blocks ---
+    # --- blocks ---
 
-    @rule(worker=workers, box=boxes, name=names, block_id=blocks_ids, content=contents.filter(bool), lease=lease_choice)
-    def put_block(self, worker: int, box: str, name: str, block_id: str, content: bytes, lease: str) -> None:
-        at, self.worker = (box, name), worker
-        lease_id, held = self.lease_id(at, lease)
+    @rule(how=some.hows, block_id=some.block_ids, content=some.contents.filter(bool))
+    def put_block(self, how: How, block_id: str, content: Content) -> None:
+        it = self.begin(without_conditions(how))
         query = {"comp": "block", "blockid": encoded(block_id)}
-        self.agree(
-            lambda: self.model.put_block(at, block_id, content, lease_id),
-            201,
-            lambda: self.send(at, "PUT", query, held, content),
-        )
-        self.check(at)
+        answer = self.send(it.at, "PUT", query, it.headers, content)
+        self.agree(lambda: self.model.put_block(it.at, block_id, content, it.lease_id), 201, answer)
+        self.check(it.at)
 
-    @rule(
-        worker=workers, box=boxes, name=names, new=news, cond=condition_choice, lease=lease_choice,
-        entries=st.lists(
-            st.tuples(st.sampled_from(("Committed", "Uncommitted", "Latest", "Latest")), blocks_ids), max_size=3
-        ),
-        all_there=st.booleans(),
-    )  # fmt: skip
-    def put_block_list(
-        self, worker: int, box: str, name: str, new: New, cond: tuple[object, ...], lease: str,
-        entries: list[tuple[str, str]], all_there: bool,
-    ) -> None:  # fmt: skip
-        at, self.worker = (box, name), worker
-        if all_there:  # rather than a random list, most of which are refused
-            there = self.model.containers.get(box, {}).get(name)
-            known = [
-                *(there.uncommitted if there else ()),
-                *(i for i, _ in (there.base.blocks if there and there.base else ())),
-            ]
-            entries = [("Latest", block_id) for block_id in known]
-        conditions, more = self.conditions(at, cond)
-        lease_id, held = self.lease_id(at, lease)
+    @rule(how=some.hows, entries=some.block_entries, known=st.booleans(), new=some.news)
+    def put_block_list(self, how: How, entries: list[tuple[str, str]], known: bool, new: New) -> None:
+        """A random list, which is often refused, or the latest of each block that is `known`."""
+        it = self.begin(how)
+        name = self.name(it.at)
+        if known and name is not None:
+            there = [*name.uncommitted, *(block_id for block_id, _ in (name.base.blocks if name.base else ()))]
+            entries = [("Latest", block_id) for block_id in there]
         items = "".join(f"<{place}>{encoded(block_id)}</{place}>" for place, block_id in entries)
-        headers = {**new_headers(new), **more, **held}
-        answer, blob = self.agree(
-            lambda: self.model.put_block_list(at, entries, new, conditions, lease_id),
-            201,
-            lambda: self.send(at, "PUT", {"comp": "blocklist"}, headers, f"<BlockList>{items}</BlockList>".encode()),
+        body = f"<BlockList>{items}</BlockList>".encode()
+        answer = self.send(it.at, "PUT", {"comp": "blocklist"}, headers_of(new) | it.headers, body)
+        self.agree_on_blob(
+            lambda: self.model.put_block_list(it.at, entries, new, it.conditions, it.lease_id), 201, answer, it.at
         )
-        if blob is not None:
-            self.learn(answer, blob.etag)
-        self.check(at)
 
-    @rule(worker=workers, box=boxes, name=names, lease=lease_choice)
-    def get_block_list(self, worker: int, box: str, name: str, lease: str) -> None:
-        at, self.worker = (box, name), worker
-        lease_id, held = self.lease_id(at, lease)
-        query = {"comp": "blocklist", "blocklisttype": "all"}
-        answer, lists = self.agree(
-            lambda: self.model.block_list(at, lease_id), 200, lambda: self.send(at, "GET", query, held)
-        )
+    @rule(how=some.hows, index=st.integers(-3, 3))
+    def get_block_list(self, how: How, index: int) -> None:
+        it = self.begin(without_conditions(how), index)
+        answer = self.send(it.at, "GET", {"comp": "blocklist", "blocklisttype": "all"} | it.query, it.headers)
+        lists = self.agree(lambda: self.model.block_list(it.at, it.snapshot, it.lease_id), 200, answer)
         if lists is not None:
-            committed, uncommitted = (shown_blocks(answer.xml(), tag) for tag in ("Committed", "Uncommitted"))
-            assert (committed, sorted(uncommitted)) == lists
+            document = answer.xml()
+            assert (blocks_in(document, "Committed"), sorted(blocks_in(document, "Uncommitted"))) == lists
 
-    # --- rules: leases ---
+    # --- leases ---
 
-    @rule(
-        worker=workers, box=boxes, name=names, cond=condition_choice, proposed=st.sampled_from(LEASE_IDS),
-        choice=st.sampled_from(("right", "right", "other")), fixed=st.booleans(),
-        period=st.sampled_from((None, 0, 60)),
-        action=st.sampled_from(("acquire", "acquire", "acquire", "renew", "change", "release", "break")),
-    )  # fmt: skip
+    @rule(how=some.hows, proposed=st.sampled_from(LEASE_IDS), fixed=st.booleans())
+    def acquire_lease(self, how: How, proposed: str, fixed: bool) -> None:
+        self.lease(
+            how, "acquire", 201, lambda it: self.model.acquire(it.at, proposed, fixed, it.conditions),
+            {"x-ms-lease-duration": str(LEASE_SECONDS if fixed else -1), "x-ms-proposed-lease-id": proposed},
+        )  # fmt: skip
+
+    @rule(how=some.hows)
+    def renew_lease(self, how: How) -> None:
+        self.lease(how, "renew", 200, lambda it: self.model.renew(it.at, it.lease_id, it.conditions))
+
+    @rule(how=some.hows, proposed=st.sampled_from(LEASE_IDS))
+    def change_lease(self, how: How, proposed: str) -> None:
+        self.lease(
+            how, "change", 200, lambda it: self.model.change(it.at, it.lease_id, proposed, it.conditions),
+            {"x-ms-proposed-lease-id": proposed},
+        )  # fmt: skip
+
+    @rule(how=some.hows)
+    def release_lease(self, how: How) -> None:
+        self.lease(how, "release", 200, lambda it: self.model.release(it.at, it.lease_id, it.conditions))
+
+    @rule(how=some.hows, period=st.sampled_from((None, 0, LEASE_SECONDS)))
+    def break_lease(self, how: How, period: int | None) -> None:
+        self.lease(
+            how, "break", 202, lambda it: self.model.break_lease(it.at, period, it.conditions),
+            {} if period is None else {"x-ms-lease-break-period": str(period)},
+        )  # fmt: skip
+
     def lease(
-        self, worker: int, box: str, name: str, cond: tuple[object, ...], proposed: str, choice: str, fixed: bool,
-        period: int | None, action: str,
+        self, how: How, action: str, status: int, expected: Callable[[Request], str],
+        more: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
-        at, self.worker = (box, name), worker
-        conditions, headers = self.conditions(at, cond)
-        lease_id = self.lease_id(at, choice)[0] or proposed
-        model = self.model
-        requests: dict[str, tuple[int, Callable[[], object], dict[str, str]]] = {
-            "acquire": (
-                201,
-                lambda: model.acquire(at, proposed, fixed, conditions),
-                {"duration": "60" if fixed else "-1", "proposed": proposed},
-            ),
-            "renew": (200, lambda: model.renew(at, lease_id, conditions), {"id": lease_id}),
-            "change": (
-                200,
-                lambda: model.change(at, lease_id, proposed, conditions),
-                {"id": lease_id, "proposed": proposed},
-            ),
-            "release": (200, lambda: model.release(at, lease_id, conditions), {"id": lease_id}),
-            "break": (
-                202,
-                lambda: model.break_lease(at, period, conditions),
-                {} if period is None else {"break-period": str(period)},
-            ),
-        }
-        status, expected, more = requests[action]
-        headers["x-ms-lease-action"] = action
-        for part, value in more.items():
-            headers["x-ms-proposed-lease-id" if part == "proposed" else f"x-ms-lease-{part}"] = value
-        answer, result = self.agree(expected, status, lambda: self.send(at, "PUT", {"comp": "lease"}, headers))
-        if answer.status == 202:
-            left = int(answer.headers["x-ms-lease-time"])
-            assert 0 <= left <= 60
-            assert left == 0 or result == "breaking"
-        elif answer.status in (200, 201):
-            assert answer.headers.get("x-ms-lease-id") == result
-            blob = self.blob(at)
+        it = self.begin(how, leased=action != "acquire")
+        if action not in ("acquire", "break") and not it.lease_id:  # these have to name a lease
+            it.lease_id = it.headers["x-ms-lease-id"] = LEASE_IDS[0]
+        headers = {"x-ms-lease-action": action, **it.headers, **(more or {})}
+        answer = self.send(it.at, "PUT", {"comp": "lease"}, headers)
+        result = self.agree(lambda: expected(it), status, answer)
+        if result is not None:
+            blob = self.blob(it.at)
             assert blob is not None
-            self.learn(answer, blob.etag)
-        self.check(at)
+            self.observer.entity(answer, blob.etag)
+            if action == "break":
+                left = int(answer.headers["x-ms-lease-time"])
+                assert (0 < left <= LEASE_SECONDS) if result == "breaking" else left == 0
+            else:
+                assert answer.headers.get("x-ms-lease-id", "") == result
+        self.check(it.at)
 
-    # --- rules: listing ---
+    # --- listing ---
 
     @rule(
-        worker=workers, box=boxes, prefix=st.sampled_from(("", "", "a", "a/", "a//", "b", "c")),
+        worker=some.workers, box=st.sampled_from(BOXES), prefix=st.sampled_from(("", "", "a", "a/", "a//", "b", "c")),
         delimiter=st.sampled_from(("", "", "/", "/b")), limit=st.sampled_from((None, 1, 2, 3)),
         snapshots=st.booleans(), uncommitted=st.booleans(),
     )  # fmt: skip
     def list_blobs(
         self, worker: int, box: str, prefix: str, delimiter: str, limit: int | None, snapshots: bool, uncommitted: bool
     ) -> None:
+        """Page by page, each from the other worker: a marker of one is good at the other."""
         self.worker = worker
         snapshots = snapshots and not delimiter  # the service lists snapshots without a delimiter only
         included = ["metadata", "tags", *["snapshots"] * snapshots, *["uncommittedblobs"] * uncommitted]
-        query = {"restype": "container", "comp": "list", "include": ",".join(included)}
+        query = {**CONTAINER, "comp": "list", "include": ",".join(included)}
         query |= {"prefix": prefix} if prefix else {}
         query |= {"delimiter": delimiter} if delimiter else {}
         query |= {"maxresults": str(limit)} if limit else {}
-        answer, wanted = self.agree(
+        answer = self.send((box, ""), "GET", query)
+        wanted = self.agree(
             lambda: self.model.listing(box, prefix, delimiter, snapshots=snapshots, uncommitted=uncommitted),
-            200,
-            lambda: self.send((box, ""), "GET", query),
-        )
+            200, answer,
+        )  # fmt: skip
         if wanted is None:
             return
         found: list[ET.Element] = []
         while True:
             page = answer.xml()
             found += page.findall("Blobs/*")
+            assert limit is None or snapshots or len(page.findall("Blobs/*")) <= limit
             marker = page.findtext("NextMarker")
             if not marker:
                 break
-            self.worker = (self.worker + 1) % WORKERS  # a marker of one worker is good at the other
+            self.worker = (self.worker + 1) % WORKERS
             answer = self.send((box, ""), "GET", {**query, "marker": marker})
             assert answer.status == 200
-        assert [(each.tag, each.findtext("Name")) for each in found] == [listed_as(each) for each in wanted]
-        for node, each in zip(found, wanted, strict=True):
-            if each.blob is not None:
-                self.check_listed(node, each.blob, each.snapshot)
-
-    def check_listed(self, node: ET.Element, blob: Blob, snapshot: int) -> None:
-        assert node.findtext("Snapshot", "") == (self.snapshots[snapshot] if snapshot else "")
-        properties = node.find("Properties")
-        assert properties is not None
-        self.learn_etag(properties.findtext("Etag", ""), blob.etag)
-        assert properties.findtext("Last-Modified") == self.written[blob.etag]
-        assert properties.findtext("Content-Length") == str(len(blob.content))
-        assert properties.findtext("Content-Type") == blob.content_type
-        assert {each.tag: each.text for each in node.iterfind("Metadata/*")} == blob.metadata
-        assert {each.findtext("Key"): each.findtext("Value") for each in node.iter("Tag")} == blob.tags
-        if not snapshot:
-            lease = tuple(properties.findtext(f"Lease{name}") for name in ("State", "Status", "Duration"))
-            assert lease == lease_shown(blob)
+        self.observer.listed(found, wanted)
 
     def teardown(self) -> None:
         for box in self.model.containers:
             for name in NAMES:
                 self.check((box, name))
-            self.send((box, ""), "DELETE", {"restype": "container"})
+            self.send((box, ""), "DELETE", CONTAINER)
 
 
-def new_headers(new: New) -> dict[str, str]:
+def only_on_tags(how: How) -> How:
+    """For operations that take no other condition."""
+    return replace(how, choice=Choice(if_tag=how.choice.if_tag))
+
+
+def without_conditions(how: How) -> How:
+    """For operations that take none."""
+    return replace(how, choice=Choice())
+
+
+def headers_of(new: New) -> dict[str, str]:
+    """What makes a blob, as headers."""
     headers = {f"x-ms-meta-{name}": value for name, value in new.metadata.items()}
     if new.content_type:
         headers["x-ms-blob-content-type"] = new.content_type
@@ -585,24 +466,8 @@ def new_headers(new: New) -> dict[str, str]:
     return headers
 
 
-def lease_shown(blob: Blob) -> tuple[str, str, str | None]:
-    """State, status and duration of a blob's lease, as its properties show them."""
-    if blob.lease is None:
-        return "available", "unlocked", None
-    duration = ("fixed" if blob.lease.fixed else "infinite") if blob.lease.state == "leased" else None
-    return blob.lease.state, "unlocked" if blob.lease.state == "broken" else "locked", duration
-
-
-def listed_as(each: Listed) -> tuple[str, str]:
-    return "Blob" if each.blob is not None or each.uncommitted else "BlobPrefix", each.name
-
-
-def shown_blocks(document: ET.Element, tag: str) -> list[tuple[str, int]]:
-    blocks = document.findall(f"{tag}Blocks/Block")
-    return [(base64.b64decode(b.findtext("Name", "")).decode(), int(b.findtext("Size", ""))) for b in blocks]
-
-
 def encoded(block_id: str) -> str:
+    """A block id as it goes on the wire."""
     return base64.b64encode(block_id.encode()).decode()
 
 
@@ -624,6 +489,5 @@ def test_two_workers_agree_with_the_model(cluster: Cluster) -> None:
         print_blob=True,
         phases=PHASES,
     )
-    machine = type("Machine", (TwoWorkers,), {"cluster": cluster})
-    run_state_machine_as_test(machine, settings=chosen)
+    run_state_machine_as_test(type("Machine", (TwoWorkers,), {"cluster": cluster}), settings=chosen)
     assert min(cluster.served()) > examples
