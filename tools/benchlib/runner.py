@@ -52,15 +52,20 @@ class CaseResult:
     case: Case
     peers: dict[str, PeerResult]
 
-    def ratio(self, subject: str = "blobedge") -> float | None:
-        """Return the median rate of `subject` over that of the reference peer."""
-        ours, theirs = (self.peers[name].rate() for name in (subject, self.case.reference))
-        return ours / theirs if ours is not None and theirs else None
-
-    def ratio_range(self, subject: str = "blobedge") -> tuple[float, float] | None:
-        """Return the lowest and highest ratio of one round: how far the median can be trusted."""
+    def ratios(self, subject: str = "blobedge") -> list[float]:
+        """Return, round by round, the rate of `subject` over that of the reference peer."""
         ours, theirs = (self.peers[name].samples for name in (subject, self.case.reference))
-        ratios = [a.rate / b.rate for a, b in zip(ours, theirs, strict=False) if b.rate]
+        return [a.rate / b.rate for a, b in zip(ours, theirs, strict=False) if b.rate]
+
+    def ratio(self) -> float | None:
+        """Return the median of the rounds' ratios. Not the ratio of the medians: two runs of one round share
+        the machine's mood, runs of different rounds do not."""
+        ratios = self.ratios()
+        return statistics.median(ratios) if ratios else None
+
+    def ratio_range(self) -> tuple[float, float] | None:
+        """Return the lowest and highest ratio of one round: how far the median can be trusted."""
+        ratios = self.ratios()
         return (min(ratios), max(ratios)) if ratios else None
 
     def verdict(self) -> str:
