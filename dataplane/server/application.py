@@ -43,6 +43,7 @@ _log = logging.getLogger(__name__)
 _UNSUPPORTED_HEADERS: Final = frozenset(
     {
         "x-ms-encryption-key", "x-ms-encryption-key-sha256", "x-ms-encryption-scope", "x-ms-source-encryption-key",
+        "x-ms-source-encryption-key-sha256", "x-ms-expiry-option", "x-ms-expiry-time",
         "x-ms-immutability-policy-until-date", "x-ms-immutability-policy-mode", "x-ms-legal-hold",
         "x-ms-default-encryption-scope",
     }

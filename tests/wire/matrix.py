@@ -13,6 +13,7 @@ from dataplane.blobapi.errors import ErrorCode as E
 from dataplane.blobapi.message import Level
 from dataplane.blobapi.operations import SPECS
 from dataplane.blobapi.operations import Operation as O
+from tests.wire.documented import REFUSED, REQUEST_HEADERS
 from tests.wire.rows import GUID, NOBODY, OTHER_GUID, Row
 from tests.wire.rows_blob import BLOB_ROWS
 from tests.wire.rows_block import BLOCK_ROWS
@@ -34,7 +35,7 @@ TAGGING: Final = frozenset({O.GET_BLOB_TAGS, O.SET_BLOB_TAGS})
 TAG_CONDITION: Final = frozenset({O.SET_BLOB_TIER, O.GET_BLOCK_LIST})
 #: What needs the id of an active lease; what only refuses a wrong one.
 LEASE_NEEDED: Final = (
-    (CHANGES | CREATES | {O.PUT_BLOCK, O.PUT_BLOCK_FROM_URL, O.SET_BLOB_TAGS, O.SET_BLOB_TIER})
+    (CHANGES | CREATES | {O.ABORT_COPY_BLOB, O.PUT_BLOCK, O.PUT_BLOCK_FROM_URL, O.SET_BLOB_TAGS, O.SET_BLOB_TIER})
     - {O.SNAPSHOT_BLOB, O.LEASE_BLOB}
 )  # fmt: skip
 LEASE_CHECKED: Final = READS | {O.SNAPSHOT_BLOB, O.GET_BLOB_TAGS, O.GET_BLOCK_LIST}
@@ -68,7 +69,7 @@ def rows_of(operation: O) -> tuple[Row, ...]:
 def made(operation: O) -> Iterator[Row]:
     """The rows that an operation has in common with others."""
     base = WRITTEN[operation][0]
-    yield from _common(base)
+    yield from _common(operation, base)
     if operation is not O.PREFLIGHT:
         yield from _access(operation, base)
     level = SPECS[operation].level
@@ -78,13 +79,14 @@ def made(operation: O) -> Iterator[Row]:
     yield from _leases(operation, base)
 
 
-def _common(base: Row) -> Iterator[Row]:
+def _common(operation: O, base: Row) -> Iterator[Row]:
     if base.who == NOBODY:
         return
     yield replace(base, ask=_with(base.ask, "timeout=30"), why="a timeout changes nothing", shows="", text=())
     yield _but(base, E.INVALID_HEADER_VALUE, "no version", **{"x-ms-version": "new"})
     yield _but(base, E.INVALID_HEADER_VALUE, "a version that is too old", **{"x-ms-version": "2009-09-19"})
-    yield _but(base, E.FEATURE_NOT_SUPPORTED, "a customer-provided key", **{"x-ms-encryption-key": "AAAA"})
+    for name in sorted(set(REQUEST_HEADERS[operation].split()) & REFUSED):
+        yield _but(base, E.FEATURE_NOT_SUPPORTED, **{name: "1"})
     versioned = replace(base, ask=_with(base.ask, "versionid=2026-01-01T00:00:00.0000000Z"))
     yield _but(versioned, E.FEATURE_NOT_SUPPORTED, "a version of a blob")
 

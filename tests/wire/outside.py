@@ -1,7 +1,7 @@
 """A copy source outside the endpoint: an https server on the loopback with a certificate of its own.
 
-`/slow` promises a mebibyte and sends none of it before the test ends, so that a copy stays pending; `/page` says it is
-a page blob.
+`/slow` promises a mebibyte and sends none of it before the test ends, so that a copy stays pending; `/cut` promises as
+much and hangs up; `/page` says it is a page blob.
 """
 
 import ssl
@@ -20,15 +20,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         blob_type = "PageBlob" if self.path == "/page" else "BlockBlob"
-        length = SLOW_BYTES if self.path == "/slow" else 0
+        length = SLOW_BYTES if self.path in ("/slow", "/cut") else 0
         self.send_response(200)
         for name, value in (("Content-Length", str(length)), ("ETag", '"0x1"'), ("x-ms-blob-type", blob_type)):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.flush()
-        if length:
+        if self.path == "/slow":
             self.over.wait()
-            self.close_connection = True
+        self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing on standard error."""

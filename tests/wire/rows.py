@@ -5,11 +5,31 @@ with a slash is below the account. `{names}` in asks, headers, bodies and expect
 those of player.Scene.values, and what the answers of the scenes brought (`{etag}`, `{lease}`, `{snapshot}`, ...).
 """
 
+import base64
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from azure.storage.extensions.checksums import crc64
+
 from dataplane.blobapi.errors import ErrorCode
+
+
+def encoded_crc64(data: bytes) -> str:
+    """The CRC-64/NVME of data as headers have it."""
+    return base64.b64encode(_crc64(data)).decode()
+
+
+def _crc64(data: bytes) -> bytes:
+    return int(crc64.compute(data, 0)).to_bytes(8, "little")
+
+
+def structured(data: bytes) -> bytes:
+    """A structured message of one segment with checksums (the layout is that of the Python SDK's streams.py)."""
+    body = struct.pack("<HQ", 1, len(data)) + data + _crc64(data) + _crc64(data)
+    return struct.pack("<BQHH", 1, 13 + len(body), 1, 1) + body
+
 
 VERSION: Final = "2023-11-03"
 OLD_VERSION: Final = "2018-11-09"
@@ -19,6 +39,7 @@ CONTENT: Final = b"hello world"
 CONTENT_MD5: Final = "XrY7u+Ae7tCTyyK7j1rNww=="
 WRONG_MD5: Final = "AAAAAAAAAAAAAAAAAAAAAA=="
 WRONG_CRC64: Final = "AAAAAAAAAAA="
+CONTENT_CRC64: Final = encoded_crc64(CONTENT)
 PAST: Final = "Thu, 01 Jan 2015 00:00:00 GMT"
 PUT: Final[Mapping[str, str]] = {"x-ms-blob-type": "BlockBlob"}
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from dataplane.blobapi.errors import ErrorCode as E
 from dataplane.blobapi.operations import Operation as O
-from tests.wire.rows import CONTENT, CONTENT_MD5, GUID, PUT, WRONG_CRC64, WRONG_MD5, Row
+from tests.wire.rows import CONTENT, CONTENT_CRC64, CONTENT_MD5, GUID, PUT, WRONG_CRC64, WRONG_MD5, Row, structured
 from tests.wire.rows_container import lease_rows
 
 _ENTITY: Final = "etag last-modified"
@@ -63,6 +63,14 @@ _PUT_ROWS: Final = (
     _put(201, x_ms_blob_content_md5=CONTENT_MD5, content_md5=WRONG_MD5, why="the blob's own MD5 counts"),
     _put(201, x_ms_blob_content_md5="", why="AzCopy sends an empty one"),
     _put(201, body=b"", shows=_WRITTEN, why="empty"),
+    _put(201, x_ms_content_crc64=CONTENT_CRC64, shows=f"x-ms-content-crc64={CONTENT_CRC64}"),
+    _put(
+        201,
+        x_ms_structured_body=_STRUCTURED["x-ms-structured-body"],
+        x_ms_structured_content_length="11",
+        body=structured(CONTENT),
+        shows="x-ms-structured-body",
+    ),
     _put(
         201,
         x_ms_blob_content_type="text/plain",

@@ -1,11 +1,23 @@
 """Rows of the operations on blocks and of the copies; what all of them have in common is in matrix.py."""
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from typing import Final
 
 from dataplane.blobapi.errors import ErrorCode as E
 from dataplane.blobapi.operations import Operation as O
-from tests.wire.rows import CONTENT, CONTENT_MD5, OLD_VERSION, PUT, WRONG_CRC64, WRONG_MD5, Row
+from tests.wire.rows import (
+    CONTENT,
+    CONTENT_CRC64,
+    CONTENT_MD5,
+    OLD_VERSION,
+    PUT,
+    WRONG_CRC64,
+    WRONG_MD5,
+    Row,
+    structured,
+)
 from tests.wire.rows_blob import metadata_refusals, tag_refusals
 
 _ENTITY: Final = "etag last-modified"
@@ -25,6 +37,7 @@ def _blocks(*entries: str) -> bytes:
 
 
 _BOTH: Final = _blocks("Latest:YWFh", "Latest:YmJi")
+_BOTH_MD5: Final = base64.b64encode(hashlib.md5(_BOTH).digest()).decode()
 _TOO_MANY: Final = _blocks(*["Latest:YWFh"] * 50_001)
 
 
@@ -68,6 +81,14 @@ BLOCK_ROWS: Final[Mapping[O, tuple[Row, ...]]] = {
     O.PUT_BLOCK: (
         Row(_BLOCK, 201, {}, CONTENT, shows="x-ms-request-server-encrypted=true x-ms-content-crc64"),
         Row(_BLOCK, 201, {"content-md5": CONTENT_MD5}, CONTENT, shows=f"content-md5={CONTENT_MD5}"),
+        Row(
+            _BLOCK,
+            201,
+            {"x-ms-structured-body": "XSM/1.0; properties=crc64", "x-ms-structured-content-length": "11"},
+            structured(CONTENT),
+            shows="x-ms-structured-body",
+        ),
+        Row(_BLOCK, 201, {"x-ms-content-crc64": CONTENT_CRC64}, CONTENT, shows="x-ms-content-crc64"),
         Row(_BLOCK, 201, {}, CONTENT, version=OLD_VERSION, shows="content-md5", hides="x-ms-content-crc64"),
         Row(_BLOCK, E.MD5_MISMATCH, {"content-md5": WRONG_MD5}, CONTENT),
         Row(_BLOCK, E.INVALID_MD5, {"content-md5": "short"}, CONTENT),
@@ -114,6 +135,7 @@ BLOCK_ROWS: Final[Mapping[O, tuple[Row, ...]]] = {
             given="blocks",
         ),
         Row(_LIST, 201, {}, _blocks("Uncommitted:YWFh"), given="blocks"),
+        Row(_LIST, 201, {"content-md5": _BOTH_MD5}, _BOTH, given="blocks", shows=f"content-md5={_BOTH_MD5}"),
         Row(_LIST, 201, {}, b"<BlockList />", why="an empty blob"),
         Row(_LIST, E.INVALID_BLOCK_LIST, {}, _blocks("Committed:YWFh"), given="blocks"),
         Row(_LIST, E.INVALID_BLOCK_LIST, {}, _blocks("Latest:Y2Nj"), given="blocks"),
@@ -191,6 +213,13 @@ BLOCK_ROWS: Final[Mapping[O, tuple[Row, ...]]] = {
             {**_SYNC, "x-ms-source-content-md5": CONTENT_MD5},
             given="source",
             shows=f"content-md5={CONTENT_MD5}",
+        ),
+        Row(
+            "PUT b",
+            202,
+            {**_SYNC, "x-ms-source-content-crc64": CONTENT_CRC64},
+            given="source",
+            shows="x-ms-content-crc64",
         ),
         Row(
             "PUT b",

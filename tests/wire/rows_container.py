@@ -122,10 +122,11 @@ CONTAINER_ROWS: Final[Mapping[O, tuple[Row, ...]]] = {
         Row(f"HEAD {_C}", 200, shows=f"{_ENTITY} x-ms-lease-state=available", hides="x-ms-blob-public-access"),
         Row(f"GET {_C}", 200, given="public", shows="x-ms-blob-public-access=container"),
         Row(f"GET {_C}", 200, given="public", who="nobody"),
+        Row(f"GET {_C}", 200, given="container-metadata", shows="x-ms-meta-color=red"),
         Row(f"GET {_C}", 200, version=OLD_VERSION, hides="x-ms-default-encryption-scope"),
     ),
     O.GET_CONTAINER_METADATA: (
-        Row(f"GET {_C}&comp=metadata", 200, shows=_ENTITY),
+        Row(f"GET {_C}&comp=metadata", 200, given="container-metadata", shows=f"{_ENTITY} x-ms-meta-color=red"),
         Row(f"HEAD {_C}&comp=metadata", 200, shows=_ENTITY),
     ),
     O.SET_CONTAINER_METADATA: (

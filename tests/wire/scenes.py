@@ -51,6 +51,7 @@ SCENES: Final[Mapping[str, tuple[Row, ...]]] = {
     "fixed": (Row(_LEASE, 201, {**ACQUIRE, "x-ms-lease-duration": "60"}),),
     "break": (Row(_LEASE, 202, BREAK_NOW),),
     "breaking": (Row(_LEASE, 202, BREAK_LATER),),
+    "container-metadata": (Row("PUT ?restype=container&comp=metadata", 200, {"x-ms-meta-color": "red"}),),
     "container-lease": (Row(_CONTAINER_LEASE, 201, ACQUIRE),),
     "container-break": (Row(_CONTAINER_LEASE, 202, BREAK_NOW),),
     "container-breaking": (Row(_CONTAINER_LEASE, 202, BREAK_LATER),),
