@@ -131,8 +131,8 @@ def _request_line(line: str) -> tuple[str, str, bool]:
     if len(parts) != 3 or "\t" in line:
         raise malformed("The request line is not well formed.")
     method, target, version = parts
-    if method not in _METHODS and _METHOD.fullmatch(method) is None:
-        raise malformed("The request method is not well formed.")
+    if method not in _METHODS and (_METHOD.fullmatch(method) is None or method == "CONNECT"):
+        raise malformed("The request method is not well formed.")  # behind CONNECT a gateway sees a tunnel, no requests
     if not target or len(target) > limits.request_target_bytes_max:
         raise malformed("The request target is empty or exceeds the limit.")
     if version not in ("HTTP/1.1", "HTTP/1.0"):

@@ -53,6 +53,7 @@ _REQUEST_LINES: Final = [
     _line("method-with-nul", b"G\0ET /first HTTP/1.1"),
     _line("method-too-long", b"G" * 25 + b" /first HTTP/1.1"),
     _line("authority-form", b"CONNECT a:80 HTTP/1.1"),
+    _line("connect-origin-form", b"CONNECT /first HTTP/1.1"),
     _line("relative-target", b"GET first HTTP/1.1"),
     _line("asterisk-get", b"GET * HTTP/1.1"),
     _line("other-scheme", b"GET ftp://a/first HTTP/1.1"),

@@ -46,6 +46,8 @@ def by_h11(stream: bytes) -> tuple[list[Message], bool]:
             body += bytes(event.data)
         elif isinstance(event, h11.EndOfMessage):
             assert request is not None
+            if request.method == b"CONNECT":
+                return messages, True  # a tunnel; we refuse it
             messages.append((request.method.decode(), request.target, body))
             connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
             connection.send(h11.EndOfMessage())
