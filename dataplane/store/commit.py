@@ -23,6 +23,7 @@ from dataplane.store.syncs import sync_together
 T = TypeVar("T")
 
 GROUP_JOBS_MAX: Final = 64
+COMMIT_THREADS: Final = 2
 PREPARE_ATTEMPTS_MAX: Final = 5
 
 
@@ -171,47 +172,50 @@ Done = Callable[[list[tuple[Any, Outcome[Any]]]], None]
 
 
 class GroupCommitter:
-    """One thread that commits one group after another; what arrives meanwhile is the next group.
+    """Commits one group after another; what arrives meanwhile is the next group. Two threads take turns, so that one
+    group is staged and published while the disk works on the other's syncs.
 
-    `done` is called on that thread once for a group with (token, outcome) pairs, so that a loop is woken once.
+    `done` is called on such a thread once for a group with (token, outcome) pairs, so that a loop is woken once.
     """
 
     def __init__(self, done: Done, name: str = "commit") -> None:
         self._queue: queue.SimpleQueue[tuple[Any, Job[Any]] | None] = queue.SimpleQueue()
         self._done = done
-        self.groups = 0
-        self.jobs = 0
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(COMMIT_THREADS)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, token: Any, job: Job[Any]) -> None:
         """Queue a prepared job. Never blocks; the caller bounds how many it has in flight."""
         self._queue.put((token, job))
 
     def stop(self) -> None:
-        """Finish what is queued and end the thread."""
-        self._queue.put(None)
-        self._thread.join()
+        """Finish what is queued and end the threads."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            first = self._queue.get()
-            group: list[tuple[Any, Job[Any]]] = []
-            item: tuple[Any, Job[Any]] | None = first
-            while True:
-                if item is None:
-                    stopping = True
-                    break
-                group.append(item)
-                if len(group) >= GROUP_JOBS_MAX:
-                    break
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            if group:
-                outcomes = run_group([job for _, job in group])
-                self.groups += 1
-                self.jobs += len(group)
-                self._done([(token, outcome) for (token, _), outcome in zip(group, outcomes, strict=True)])
+        while (group := self._next_group()) is not None:
+            outcomes = run_group([job for _, job in group])
+            self._done([(token, outcome) for (token, _), outcome in zip(group, outcomes, strict=True)])
+
+    def _next_group(self) -> list[tuple[Any, Job[Any]]] | None:
+        """All that waits, up to a limit; None when the committer stops."""
+        group: list[tuple[Any, Job[Any]]] = []
+        item = self._queue.get()
+        while item is not None:
+            group.append(item)
+            if len(group) >= GROUP_JOBS_MAX:
+                return group
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return group
+        if not group:
+            return None
+        self._queue.put(None)  # the stop was for a thread that has nothing left to do
+        return group
