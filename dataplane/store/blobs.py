@@ -11,6 +11,7 @@ before the slow part, and again under the blob's lock only if the state has chan
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -63,6 +64,7 @@ class OpenBlob:
 DecideProperties = Callable[[BlobState | None], BlobProperties]
 
 _SNAPSHOT_DIRECTORY: Final = "snapshots"
+_SNAPSHOT_NAME: Final = re.compile(r"[01][0-9a-f]{15}\Z")  # ticks before the year 9,000; others have no date
 _RENAME_ATTEMPTS_MAX: Final = 8
 
 
@@ -98,10 +100,8 @@ def snapshot_ticks(place: Place, name: str) -> list[int]:
     """The snapshots of a blob, oldest first, as ticks of 100 ns."""
     if place.mount.read_only:
         return []
-    return sorted(
-        int(entry, 16)
-        for entry in list_names(place.mount.containers_fd, place.private(_SNAPSHOT_DIRECTORY, blob_key(name)))
-    )
+    entries = list_names(place.mount.containers_fd, place.private(_SNAPSHOT_DIRECTORY, blob_key(name)))
+    return sorted(int(entry, 16) for entry in entries if _SNAPSHOT_NAME.match(entry))
 
 
 def _find_snapshot(place: Place, name: str, snapshot: str) -> Found | Missing:

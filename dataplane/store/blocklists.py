@@ -5,10 +5,13 @@ A short list stands in the record itself (`id:size,id:size`); a long one is a fi
 """
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Final
 
+from dataplane.blobapi import limits
+from dataplane.blobapi.blocklist import valid_block_id
 from dataplane.blobapi.model import Block
 from dataplane.store import smallfile
 from dataplane.store.errors import translated
@@ -17,6 +20,8 @@ from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place
 
 _INLINE_CHARS_MAX: Final = 800
+_FILE_NAME: Final = re.compile(r"@[0-9a-f]{24}\Z")
+_SIZE: Final = re.compile(r"[0-9]{1,19}\Z")
 
 
 def pack(place: Place, blocks: Sequence[Block], to_sync: list[int]) -> str:
@@ -36,21 +41,32 @@ def pack(place: Place, blocks: Sequence[Block], to_sync: list[int]) -> str:
     return f"@{name}"
 
 
-def unpack(place: Place, packed: str) -> tuple[Block, ...]:
-    """The blocks of a record's list; none for a blob that was not made of blocks or whose list is lost."""
+def unpack(place: Place, packed: str, size: int) -> tuple[Block, ...]:
+    """The blocks of a record's list; none for a blob that was not made of blocks or whose list is lost.
+
+    The text comes from the mount, where others may write: a list that is not one of ours, or does not add up to the
+    blob's `size` in bytes, counts as lost, and what names its file can name no other.
+    """
     if packed.startswith("@"):
-        data = smallfile.read(place.mount.containers_fd, place.private("blocklists", packed[1:]))
-        packed = data.decode() if data is not None else ""
-    if not packed:
+        data = smallfile.read(place.mount.containers_fd, _path(place, packed)) if _FILE_NAME.match(packed) else None
+        packed = data.decode("ascii", "replace") if data is not None else ""
+    if not packed or packed.count(",") >= limits.blocks_committed_max:
         return ()
-    pairs = (entry.rpartition(":") for entry in packed.split(","))
-    return tuple(Block(block_id, int(size)) for block_id, _, size in pairs)
+    pairs = [(block_id, count) for block_id, _, count in (entry.rpartition(":") for entry in packed.split(","))]
+    if not all(_SIZE.match(count) and valid_block_id(block_id) for block_id, count in pairs):
+        return ()
+    blocks = tuple(Block(block_id, int(count)) for block_id, count in pairs)
+    return blocks if sum(block.size for block in blocks) == size else ()
 
 
 def remove(place: Place, packed: str) -> None:
     """Remove the file of a list that no blob and no snapshot has any more."""
-    if packed.startswith("@"):
+    if _FILE_NAME.match(packed):
         try:
-            os.unlink(place.private("blocklists", packed[1:]), dir_fd=place.mount.containers_fd)
+            os.unlink(_path(place, packed), dir_fd=place.mount.containers_fd)
         except OSError:
             return
+
+
+def _path(place: Place, packed: str) -> str:
+    return place.private("blocklists", packed[1:])

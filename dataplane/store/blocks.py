@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block
-from dataplane.store import blobs, blocklists, slots, smallfile
+from dataplane.store import blobs, blocklists, slots, smallfile, trust
 from dataplane.store.blobs import DecideProperties, PutJob
 from dataplane.store.commit import Again
 from dataplane.store.errors import translated
@@ -91,8 +91,14 @@ def _read_meta(place: Place, directory: str) -> _Meta | None:
     data = smallfile.read(place.mount.containers_fd, f"{directory}/{_META}")
     if data is None:
         return None
-    document = json.loads(data.decode("utf-8", "surrogateescape"))
-    return _Meta(document["name"], document["id_chars"], document.get("slot_bytes", 0), document.get("by_id", False))
+    try:
+        document = json.loads(data.decode("utf-8", "surrogateescape"))
+        slot_bytes, by_id = document.get("slot_bytes", 0), document.get("by_id", False)
+        meta = _Meta(document["name"], document["id_chars"], slot_bytes, by_id)
+        sound = type(meta.name) is str and type(meta.id_chars) is int and type(meta.slot_bytes) is int
+    except trust.MALFORMED:
+        return None
+    return meta if sound else None
 
 
 def stage_block(place: Place, name: str, block_id: str, length: int | None) -> StagedFile:
@@ -346,7 +352,7 @@ class CommitJob(PutJob):
         self._committed_seal = None
         if found is not None and state is not None:
             offset = 0
-            for block in blocklists.unpack(self.place, state.properties.block_list):
+            for block in blocklists.unpack(self.place, state.properties.block_list, state.size):
                 committed[block.block_id] = _Piece(block, found.fd, offset)
                 offset += block.size
         pieces: list[_Piece] = []
@@ -418,4 +424,4 @@ def block_list(place: Place, name: str, snapshot: str = "") -> tuple[tuple[Block
         return ((), waiting) if waiting else None
     found, state = opened
     os.close(found.fd)
-    return blocklists.unpack(place, state.properties.block_list), waiting
+    return blocklists.unpack(place, state.properties.block_list, state.size), waiting

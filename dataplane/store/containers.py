@@ -14,7 +14,7 @@ from typing import Any, Final
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import foreign_etag
 from dataplane.blobapi.model import AccessPolicy, ContainerProperties, ContainerState, PublicAccess
-from dataplane.store import leasefiles, smallfile
+from dataplane.store import leasefiles, smallfile, trust
 from dataplane.store.commit import Job
 from dataplane.store.errors import translated
 from dataplane.store.fileio import write_all
@@ -39,9 +39,8 @@ def read(place: Place) -> ContainerState | None:
     if not place.mount.read_only:
         data = smallfile.read(place.mount.containers_fd, place.private(_DOCUMENT))
         document = smallfile.decode(MAGIC, data) if data is not None else None
-    if document is not None:
-        properties = _from_json(document)
-    else:
+    properties = _from_json(document) if document is not None else None
+    if properties is None:
         made = int(status.st_ctime)
         properties = ContainerProperties(foreign_etag(status.st_ino, 0, status.st_ino), made)
     return ContainerState(place.container, properties, place.read_only)
@@ -58,15 +57,22 @@ def _to_json(properties: ContainerProperties) -> dict[str, Any]:
     }
 
 
-def _from_json(document: dict[str, Any]) -> ContainerProperties:
-    return ContainerProperties(
-        etag=document["etag"],
-        last_modified=document["modified"],
-        metadata=document["meta"],
-        public_access=PublicAccess(document["public"]),
-        policies=tuple(AccessPolicy(*fields) for fields in document["policies"]),
-        lease=leasefiles.from_json(document["lease"]) if document["lease"] is not None else None,
-    )
+def _from_json(document: dict[str, Any]) -> ContainerProperties | None:
+    """None for a document that is not one of ours: the container then has no metadata, no policies and no public
+    access."""
+    try:
+        properties = ContainerProperties(
+            etag=document["etag"],
+            last_modified=document["modified"],
+            metadata=document["meta"],
+            public_access=PublicAccess(document["public"]),
+            policies=tuple(AccessPolicy(*fields) for fields in document["policies"]),
+            lease=leasefiles.from_json(document["lease"]) if document["lease"] is not None else None,
+        )
+        trust.check_container(properties)
+    except trust.MALFORMED:
+        return None
+    return properties
 
 
 class _ContainerJob(Job[Any]):

@@ -18,7 +18,7 @@ from typing import Final
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import foreign_etag
 from dataplane.blobapi.model import BlobProperties
-from dataplane.store import names, records
+from dataplane.store import names, records, trust
 from dataplane.store.errors import NameNotStorable, StorageUnavailable, translated
 from dataplane.store.mount import DIRECTORY, Mount
 from dataplane.store.place import Place
@@ -93,7 +93,7 @@ def properties(place: Place, name: str, found: Found) -> BlobProperties:
 
 def foreign_properties(name: str, seal: Seal) -> BlobProperties:
     """What can be said of a file without a record: an ETag from its stat, a type from its name, no MD5."""
-    seconds = seal.mtime_ns // 1_000_000_000
+    seconds = min(max(seal.mtime_ns // 1_000_000_000, 0), trust.SECONDS_MAX)  # others have no date
     return BlobProperties(
         etag=foreign_etag(seal.inode, seal.size, seal.mtime_ns),
         last_modified=seconds,

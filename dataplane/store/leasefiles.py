@@ -8,7 +8,7 @@ import secrets
 from typing import Final
 
 from dataplane.blobapi.model import Lease
-from dataplane.store import smallfile
+from dataplane.store import smallfile, trust
 from dataplane.store.errors import translated
 from dataplane.store.fileio import write_all
 from dataplane.store.mount import DIRECTORY
@@ -30,7 +30,7 @@ def to_json(lease: Lease) -> dict[str, object]:
 
 
 def from_json(document: dict[str, object]) -> Lease:
-    """Raises KeyError or TypeError for something else."""
+    """Raises one of trust.MALFORMED for something else."""
     expires, breaks = document["expires"], document["breaks"]
     return Lease(
         lease_id=str(document["id"]),
@@ -49,7 +49,14 @@ def read(place: Place, name: str) -> Lease | None:
         return None
     data = smallfile.read(mount.containers_fd, place.private("leases", blob_key(name)))
     document = smallfile.decode(MAGIC, data) if data is not None else None
-    return from_json(document) if document is not None else None
+    if document is None:
+        return None
+    try:
+        lease = from_json(document)
+        trust.check_lease(lease)
+    except trust.MALFORMED:
+        return None
+    return lease
 
 
 def leased_keys(place: Place) -> frozenset[str]:

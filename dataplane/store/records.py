@@ -6,8 +6,9 @@ that somebody renames and dies with a change that somebody makes. A line is
     blobedge1 <crc32 of the rest, 8 hexadecimal digits> <JSON object>
 
 and a value of several lines holds the newest first: while properties change, the record of the coming seal and that of
-the present one stand side by side. The JSON keys are in docs/on-disk-format.md. A line that does not parse is skipped,
-never guessed at: its file is then served as one that another writer made.
+the present one stand side by side. The JSON keys are in docs/on-disk-format.md. A line that does not parse, or says
+what this program would not have written (trust.py), is skipped, never guessed at: its file is then served as one that
+another writer made.
 Rejected: pickle (unsafe to read from a shared mount), a binary codec (not readable without this program; json decodes a
 record in about 3 us).
 """
@@ -23,6 +24,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from dataplane.blobapi.model import EMPTY, AccessTier, BlobProperties, CopyState, CopyStatus
+from dataplane.store import trust
 
 _MAGIC: Final = b"blobedge1 "
 VERSION: Final = 1
@@ -74,9 +76,11 @@ def _decode_line(line: bytes) -> Record | None:
     try:
         if int(crc, 16) != zlib.crc32(body):
             return None
-        return _from_json(json.loads(body.decode("utf-8", "surrogateescape")))
-    except (ValueError, KeyError, TypeError):
+        record = _from_json(json.loads(body.decode("utf-8", "surrogateescape")))
+        trust.check_blob(record.properties)
+    except trust.MALFORMED:
         return None
+    return record
 
 
 def _to_json(record: Record) -> dict[str, Any]:

@@ -19,6 +19,7 @@ This needs a directory that all writers see alike, so it is used on local file s
 import base64
 import binascii
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,6 +33,11 @@ SEALED: Final = "sealed"
 _DIGITS: Final = 5
 _FIRST_INDEX_MAX: Final = 256
 _FILE_BYTES_MAX: Final = 8 << 40  # ext4 ends at 16 TiB
+_ENTRY: Final = re.compile(
+    r"data|b(?P<own>[\w=-]{1,88})|c(?P<claim>[0-9a-f]{1,14})"
+    r"|s(?P<slot>[\w=-]{1,88})\.(?P<offset>[0-9a-f]{1,14})\.(?P<length>[0-9a-f]{1,14})",
+    re.ASCII,
+)
 SLOT_BYTES_MIN: Final = 256 * 1024  # copying less costs no more than the bookkeeping
 
 
@@ -112,18 +118,20 @@ class Contents:
 
 
 def parse(entries: Iterable[str]) -> Contents:
-    """What the names of a block directory say."""
+    """What the names of a block directory say; what is not one of our names says nothing."""
     found = Contents()
     for entry in entries:
-        if entry == DATA:
+        match = _ENTRY.fullmatch(entry)
+        if match is None:
+            continue
+        if match["own"]:
+            found.own.add(match["own"])
+        elif match["claim"]:
+            found.claims.add(int(match["claim"], 16))
+        elif match["slot"]:
+            found.slots[match["slot"]] = int(match["offset"], 16), int(match["length"], 16)
+        else:
             found.has_data = True
-        elif entry[0] == "b":
-            found.own.add(entry[1:])
-        elif entry[0] == "c":
-            found.claims.add(int(entry[1:], 16))
-        elif entry[0] == "s" and entry != SEALED:
-            block_id, offset, length = entry[1:].rsplit(".", 2)
-            found.slots[block_id] = int(offset, 16), int(length, 16)
     if not found.has_data:  # a commit took it: what was in it is committed
         found.slots.clear()
     return found

@@ -6,6 +6,7 @@ Reads are plain calls. Writes are Jobs: hand them to a GroupCommitter, or to `ru
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -277,6 +278,7 @@ def _trash(tree: _Tree) -> Trash:
     return tree.trash
 
 
+@lru_cache(maxsize=4096)
 def _is_container_name(name: str) -> bool:
     try:
         check_container_name(name)
@@ -290,7 +292,7 @@ def _tagged_names(place: Place) -> list[str]:
     names = []
     for key in list_names(place.mount.containers_fd, directory):
         data = smallfile.read(place.mount.containers_fd, f"{directory}/{key}")
-        if data:
+        if data and b"\0" not in data:
             names.append(data.decode("utf-8", "surrogateescape"))
     return sorted(names)
 
