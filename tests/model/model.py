@@ -98,9 +98,9 @@ class Model:
 
     def delete(self, at: tuple[str, str], snapshot: int, scope: str, cond: Conditions, lease_id: str) -> None:
         """`scope` is x-ms-delete-snapshots: "", "include" or "only"."""
-        name, blob = self._to_write(at, cond), self._find(at, snapshot)
         if snapshot and scope:
-            raise Refused((400, "InvalidOperation"))
+            raise Refused((400, "InvalidOperation"), (400, "MultipleConditionHeadersNotSupported"))
+        name, blob = self._to_write(at, cond), self._find(at, snapshot)
         self._check_existing(blob, cond, lease_id if not snapshot else "", write=not snapshot)
         if snapshot:
             del name.snapshots[snapshot]
