@@ -22,7 +22,7 @@ WITHOUT_ROW: Final[Mapping[ErrorCode, str]] = {
     E.BLOB_IMMUTABLE: "there are no immutability policies",
     E.CONTAINER_BEING_DELETED: "a container is gone when its deletion is answered",
     E.INVALID_BLOB_TYPE: "there are block blobs only",
-    E.INVALID_BLOB_TIER: "a tier that is none is an InvalidHeaderValue (recordings of Set Blob Tier)",
+    E.INVALID_BLOB_TIER: "a tier that is none is an InvalidHeaderValue (answers of Azure in public issue threads)",
     E.LEASE_ALREADY_BROKEN: "breaking a broken lease succeeds (REST page Lease Blob, table of outcomes)",
     E.MISSING_REQUIRED_XML_NODE: "the service says InvalidXmlDocument instead (recordings)",
     E.UNSUPPORTED_XML_NODE: "the service says InvalidXmlDocument instead (recordings)",
