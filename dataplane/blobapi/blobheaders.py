@@ -1,10 +1,10 @@
 """The response headers of Get Blob and Get Blob Properties, by version and as recorded from the service.
 
-HEAD answers tell the tier, GET answers do not; a range moves the blob's MD5 from Content-MD5 to x-ms-blob-content-md5;
-a snapshot has no lease. What depends on the record alone is built once and kept, because small reads are answered so
-fast that a dozen strings are a good part of the work; what the clock changes (the lease) and what the request changes
-(range, rsc* of a SAS) is added each time. A kept entry is used only when the whole record is equal, as tags and tier
-change without a new ETag.
+HEAD answers tell the tier, GET answers from version 2026-10-06 on; a range moves the blob's MD5 from Content-MD5 to
+x-ms-blob-content-md5; a snapshot has no lease. What depends on the record alone is built once and kept, because small
+reads are answered so fast that a dozen strings are a good part of the work; what the clock changes (the lease) and what
+the request changes (range, rsc* of a SAS) is added each time. A kept entry is used only when the whole record is equal,
+as tags and tier change without a new ETag.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +26,7 @@ _BLOB_CONTENT_MD5_VERSION: Final = "2016-05-31"
 _TIER_VERSION: Final = "2017-04-17"
 _CREATION_TIME_VERSION: Final = "2017-11-09"
 _TAGS_VERSION: Final = "2019-12-12"  # x-ms-tag-count and x-ms-rehydrate-priority
+_TIER_OF_GET_VERSION: Final = "2026-10-06"  # azure-rest-api-specs, pull request 42570
 
 _KEPT_MAX: Final = 4096  # entries, of about 1 KiB
 _kept: dict[tuple[str, str, str, bool], tuple[BlobProperties, tuple[Header, ...]]] = {}
@@ -95,7 +96,7 @@ def _build(properties: BlobProperties, snapshot: str, version: str, head: bool) 
         yield "x-ms-server-encrypted", "true"
     if properties.tags and version >= _TAGS_VERSION:
         yield "x-ms-tag-count", str(len(properties.tags))
-    if head and version >= _TIER_VERSION:
+    if version >= (_TIER_VERSION if head else _TIER_OF_GET_VERSION):
         yield from _tier(properties, version)
     if properties.copy is not None:
         yield from _copy(properties.copy)

@@ -370,6 +370,12 @@ ACCEPTED: Final[tuple[Accepted, ...]] = (
     ),
     # --- headers of some answers ---
     _accept(
+        r"^GET_BLOB: x-ms-access-tier",
+        "Get Blob tells the tier from version 2026-10-06 on",
+        "never",
+        "azure-rest-api-specs, the specification of that version",
+    ),
+    _accept(
         r"^GET_(BLOB|CONTAINER)_METADATA: ",
         "Get Metadata answers ETag, Last-Modified and metadata",
         "also many properties",

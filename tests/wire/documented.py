@@ -173,11 +173,6 @@ NEVER_SENT: Final[Mapping[str, str]] = {
     "x-ms-expiry-time": "expiry needs a hierarchical namespace in Azure too",
     "x-ms-smart-access-tier": "tiers change by request only",
 }
-#: The same for one operation.
-NEVER_SENT_BY: Final[Mapping[tuple[O, str], str]] = {
-    (O.GET_BLOB, name): "recordings of Get Blob have no tier; the newest clients read it if it comes, and need it not"
-    for name in ("x-ms-access-tier", "x-ms-access-tier-inferred", "x-ms-access-tier-change-time")
-}
 #: Shown by an answer in test_protocol.py, as it takes more than one exchange.
 SHOWN_ELSEWHERE: Final = frozenset({(O.GET_BLOB, "x-ms-copy-status-description")}) | {
     (O.GET_BLOB_PROPERTIES, "x-ms-copy-status-description")
@@ -190,8 +185,8 @@ REFUSED: Final = frozenset(f"{_KEYS} {_SOURCE_KEYS} {_IMMUTABLE} x-ms-encryption
 #: Documented request headers that change nothing, and why that is no harm. Others without a place are refused.
 IGNORED: Final[Mapping[str, str]] = {
     "x-ms-deny-encryption-scope-override": "there are no encryption scopes to override",
-    "x-ms-encryption-algorithm": "says nothing without a key, and keys are refused",
-    "x-ms-source-encryption-algorithm": "says nothing without a key, and keys are refused",
-    "x-ms-file-request-intent": "is meant for sources in Azure Files",
-    "x-ms-seal-blob": "is for append blobs; block blobs have no seal",
+    "x-ms-encryption-algorithm": "it says nothing without a key, and keys are refused",
+    "x-ms-source-encryption-algorithm": "it says nothing without a key, and keys are refused",
+    "x-ms-file-request-intent": "it is meant for sources in Azure Files",
+    "x-ms-seal-blob": "it is for append blobs; block blobs have no seal",
 }

@@ -129,6 +129,21 @@ _GET_ROWS: Final = (
     Row("GET b", 200, given="source copied", shows=_COPIED),
     Row(
         "GET b",
+        200,
+        given="blob",
+        version="2026-10-06",
+        shows="x-ms-access-tier=Hot x-ms-access-tier-inferred=true",
+    ),
+    Row(
+        "GET b",
+        200,
+        given="cool",
+        version="2026-10-06",
+        shows="x-ms-access-tier=Cool x-ms-access-tier-change-time",
+        hides="x-ms-access-tier-inferred",
+    ),
+    Row(
+        "GET b",
         206,
         {"x-ms-range": "bytes=0-4"},
         given="blob",

@@ -56,6 +56,7 @@ SCENES: Final[Mapping[str, tuple[Row, ...]]] = {
     "container-break": (Row(_CONTAINER_LEASE, 202, BREAK_NOW),),
     "container-breaking": (Row(_CONTAINER_LEASE, 202, BREAK_LATER),),
     "snapshot": (Row("PUT b?comp=snapshot", 201),),
+    "cool": (Row("PUT b", 201, {**PUT, "x-ms-access-tier": "Cool"}, CONTENT),),
     "archive": (Row(_TIER, 200, {"x-ms-access-tier": "Archive"}),),
     "archive-source": (Row("PUT source?comp=tier", 200, {"x-ms-access-tier": "Archive"}),),
     "rehydrate": (Row(_TIER, 202, {"x-ms-access-tier": "Hot"}),),

@@ -1,7 +1,7 @@
 """Requests put together at random, against the running product: whatever is asked, the answer is not a 500.
 
-The generator is seeded, so a failure comes back; BLOBEDGE_FUZZ_SEED and BLOBEDGE_FUZZ_COUNT try others. Unlike
-The generator is seeded, so a failure comes back; BLOBEDGE_FUZZ_SEED and _COUNT try others. Unlike
+The generator is seeded, so a failure comes back; BLOBEDGE_FUZZ_SEED and BLOBEDGE_FUZZ_COUNT try others. Other than
+tests/server/test_application_any_request.py it changes requests that mean something (the rows), so most of them get
 far into a handler, and it asks two real workers, whose log is looked at when they stop.
 """
 
