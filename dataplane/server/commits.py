@@ -66,6 +66,8 @@ class LoopCommitter:
         if job.needs_prepare:
             try:
                 await self._pools.data(job.prepare)
+            except Again:
+                raise  # the job goes on, so nothing of it may be thrown away
             except BaseException:
                 self._abandon(job)
                 raise

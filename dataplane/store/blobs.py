@@ -12,6 +12,7 @@ before the slow part, and again under the blob's lock only if the state has chan
 
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -66,6 +67,7 @@ DecideProperties = Callable[[BlobState | None], BlobProperties]
 _SNAPSHOT_DIRECTORY: Final = "snapshots"
 _SNAPSHOT_NAME: Final = re.compile(r"[01][0-9a-f]{15}\Z")  # ticks before the year 9,000; others have no date
 _RENAME_ATTEMPTS_MAX: Final = 8
+_STATE_ATTEMPTS_MAX: Final = 8
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -73,8 +75,27 @@ _RENAME_ATTEMPTS_MAX: Final = 8
 
 def open_blob(place: Place, name: str, snapshot: str = "") -> tuple[Found, BlobState] | None:
     """Open a blob or a snapshot and read its state. None when there is none."""
-    found = _find_snapshot(place, name, snapshot) if snapshot else files.find(place, name)
-    return None if isinstance(found, Missing) else (found, read_state(place, name, found, snapshot))
+    found, state = find_state(place, name, snapshot)
+    return None if isinstance(found, Missing) or state is None else (found, state)
+
+
+def find_state(place: Place, name: str, snapshot: str) -> tuple[Found | Missing, BlobState | None]:
+    """The same, telling where a blob that is not there would be.
+
+    A file without a record is another writer's, or it was replaced or changed by one of us since it was opened, and its
+    record went. So only a file that is still in place is believed to have none; one that changes without end is
+    described as it was last seen.
+    """
+    attempts_left = _STATE_ATTEMPTS_MAX
+    while True:
+        found = _find_snapshot(place, name, snapshot) if snapshot else files.find(place, name)
+        if isinstance(found, Missing):
+            return found, None
+        state = read_state(place, name, found, snapshot)
+        attempts_left -= 1
+        if not state.properties.foreign or attempts_left == 0 or files.is_in_place(place.mount, found):
+            return found, state
+        os.close(found.fd)
 
 
 def read_state(place: Place, name: str, found: Found, snapshot: str = "") -> BlobState:
@@ -137,11 +158,10 @@ class _BlobJob(Job[BlobState]):
 
     def look(self, snapshot: str = "") -> tuple[Found | None, BlobState | None]:
         """The blob as it is now, its descriptor owned by the job; also notes where it is, or would be."""
-        found = _find_snapshot(self.place, self.name, snapshot) if snapshot else files.find(self.place, self.name)
+        found, state = find_state(self.place, self.name, snapshot)
         self.path = found.path
         if isinstance(found, Missing):
             return None, None
-        state = read_state(self.place, self.name, found, snapshot)
         self.own(found.fd)
         return found, state
 
@@ -282,15 +302,27 @@ class PutJob(_BlobJob):
         except FileNotFoundError:
             if self._old is not None:
                 return False
-            beside_parent, _, beside = (self.place.prefix + self.mount.encode_beside(self.name)).rpartition("/")
-            if beside_parent != self.path.rpartition("/")[0]:
-                return False
-            return last == beside or not os.access(beside, os.F_OK, dir_fd=parent_fd, follow_symlinks=False)
+            return self._is_nowhere_else(parent_fd, last)
         if self._old is None or self._old_state is None:
             return False
         if Seal(status.st_ino, status.st_size, status.st_mtime_ns) != self._old.seal:
             return False
         return leasefiles.read(self.place, self.name) == self._old_state.lease
+
+    def _is_nowhere_else(self, parent_fd: int, last: str) -> bool:
+        """Whether the other of the blob's two paths (see files.py) leads to no blob either; `last` is the one that is
+        free. A directory may have come to the ordinary path, or gone from it, since `stage` looked. False also where
+        the two paths are in different directories: then only looking tells."""
+        ordinary, beside = self.mount.encode(self.name), self.mount.encode_beside(self.name)
+        parent, _, name = ordinary.rpartition("/")
+        beside_parent, _, beside_name = beside.rpartition("/")
+        if parent != beside_parent:
+            return False
+        try:
+            other = os.stat(beside_name if last == name else name, dir_fd=parent_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return last == beside_name and stat.S_ISDIR(other.st_mode)
 
     def _decide_again(self, staged: StagedFile, state: BlobState | None) -> None:
         """Somebody changed the blob between the first look and the lock."""

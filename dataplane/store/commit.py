@@ -99,19 +99,24 @@ def run_group(jobs: Sequence[Job[Any]]) -> list[Outcome[Any]]:
 
 def run(job: Job[T]) -> T:
     """Execute one job now, prepared and durable. Raises what the job raises."""
-    for attempt in range(PREPARE_ATTEMPTS_MAX):
+    for _ in range(PREPARE_ATTEMPTS_MAX - 1):
         try:
-            job.prepare()
-        except BaseException as error:
-            _finish(job, Outcome[T](error=error))
-            raise
-        (outcome,) = run_group([job])
-        if isinstance(outcome.error, Again) and attempt + 1 < PREPARE_ATTEMPTS_MAX:
+            return _run_once(job)
+        except Again:
             continue
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value  # type: ignore[return-value]
-    raise AssertionError("unreachable")
+    return _run_once(job)
+
+
+def _run_once(job: Job[T]) -> T:
+    try:
+        job.prepare()
+    except BaseException as error:
+        _finish(job, Outcome[T](error=error))
+        raise
+    (outcome,) = run_group([job])
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[return-value]
 
 
 def _attempt(outcome: Outcome[Any], step: Callable[[], None]) -> None:

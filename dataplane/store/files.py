@@ -29,6 +29,7 @@ DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.EILSEQ,
                             errno.EISDIR, errno.ENXIO, errno.EINVAL})  # fmt: skip
 _DIRECTORY_MODE: Final = 0o755
+_PARENTS_ATTEMPTS_MAX: Final = 16
 
 
 @dataclass(slots=True)
@@ -91,6 +92,15 @@ def properties(place: Place, name: str, found: Found) -> BlobProperties:
     )
 
 
+def is_in_place(mount: Mount, found: Found) -> bool:
+    """Whether the file is still what its path leads to, unchanged."""
+    try:
+        status = os.stat(found.path, dir_fd=mount.root_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return Seal(status.st_ino, status.st_size, status.st_mtime_ns) == found.seal
+
+
 def foreign_properties(name: str, seal: Seal) -> BlobProperties:
     """What can be said of a file without a record: an ETag from its stat, a type from its name, no MD5."""
     seconds = min(max(seal.mtime_ns // 1_000_000_000, 0), trust.SECONDS_MAX)  # others have no date
@@ -127,34 +137,58 @@ def open_parent(place: Place, path: str, changed: dict[str, int]) -> tuple[int, 
 
 
 def _make_parents(place: Place, parent: str, changed: dict[str, int]) -> int:
+    """The directory `parent`, made. Deletes prune directories and puts need paths at the same time, so what was made
+    may be gone, or be a blob, before it can be opened: begin again then."""
+    code = errno.ENOENT
+    for _ in range(_PARENTS_ATTEMPTS_MAX):
+        fd = _descend(place, parent, changed)
+        if fd >= 0:
+            return fd
+        code = -fd
+    raise _unusable(code)
+
+
+def _descend(place: Place, parent: str, changed: dict[str, int]) -> int:
+    """One walk down to `parent`: a descriptor, or the negative errno when something else changed on the way."""
     at = place.mount.open(place.directory, DIRECTORY)
     if at < 0:
         raise BlobError(ErrorCode.CONTAINER_NOT_FOUND)
     path = place.prefix.rstrip("/")
-    with translated("mkdir"):
+    try:
         for component in parent[len(place.prefix) :].split("/"):
             path = f"{path}/{component}" if path else component
-            deeper = place.mount.open(path, DIRECTORY)
-            if deeper < 0 and -deeper == errno.ENOTDIR:
-                _move_beside(place, path, at, component)
-                deeper = -errno.ENOENT
-            if deeper < 0 and -deeper == errno.ENOENT:
-                _mkdir(component, at)
-                if path not in changed:
-                    changed[path] = os.dup(at)
-                deeper = place.mount.open(path, DIRECTORY)
-            os.close(at)
+            deeper = _enter(place, path, at, component, changed)
             if deeper < 0:
-                raise _unusable(-deeper)
+                return deeper
+            os.close(at)
             at = deeper
-    return at
+        found, at = at, -1
+        return found
+    finally:
+        if at >= 0:
+            os.close(at)
 
 
-def _mkdir(component: str, at: int) -> None:
-    try:
-        os.mkdir(component, _DIRECTORY_MODE, dir_fd=at)
-    except FileExistsError:
-        return
+def _enter(place: Place, path: str, at: int, component: str, changed: dict[str, int]) -> int:
+    """Open the directory `path`, which is `component` in `at`, and make it if need be."""
+    deeper = place.mount.open(path, DIRECTORY)
+    if deeper >= 0:
+        return deeper
+    if -deeper not in (errno.ENOENT, errno.ENOTDIR):
+        raise _unusable(-deeper)
+    with translated("mkdir"):
+        try:
+            if -deeper == errno.ENOTDIR:
+                _move_beside(place, path, at, component)
+            os.mkdir(component, _DIRECTORY_MODE, dir_fd=at)
+        except FileExistsError:
+            pass  # by another request, which may not have synced it yet
+        except FileNotFoundError:
+            return -errno.ENOENT  # `at` was pruned
+    if (earlier := changed.pop(path, -1)) >= 0:
+        os.close(earlier)
+    changed[path] = os.dup(at)
+    return place.mount.open(path, DIRECTORY)
 
 
 def _move_beside(place: Place, path: str, at: int, component: str) -> None:

@@ -227,22 +227,29 @@ class _StateReader:
         mount = self._place.mount
         opened = files.open_regular(mount, self._place.prefix + path)
         if isinstance(opened, int):
-            again = blobs.open_blob(self._place, name)
-            if again is None:
-                return None
-            os.close(again[0].fd)
-            return again[1]
+            return self._state_again(name)
         fd, seal = opened
+        found = files.Found(fd, self._place.prefix + path, seal)
         try:
             properties = mount.records.cached(seal)
             if properties is None:
-                properties = files.properties(self._place, name, files.Found(fd, path, seal))
+                properties = files.properties(self._place, name, found)
         finally:
             os.close(fd)
+        if properties.foreign and not files.is_in_place(mount, found):
+            return self._state_again(name)
         lease = None
         if self._leased and blob_key(name) in self._leased:
             lease = leasefiles.read(self._place, name)
         return BlobState(name, seal.size, properties, lease)
+
+    def _state_again(self, name: str) -> BlobState | None:
+        """The blob moved, changed or went since the walk came by."""
+        again = blobs.open_blob(self._place, name)
+        if again is None:
+            return None
+        os.close(again[0].fd)
+        return again[1]
 
     def uncommitted(self, name: str) -> BlobState:
         """A blob that so far is blocks only: a name with no content (REST page "List Blobs", uncommittedblobs)."""
