@@ -36,6 +36,7 @@ _ONCE_FAMILIES = ("x-ms-", "content-", "if-", "access-control-request-", "conten
 _ONCE: Final = frozenset(
     {"host", "authorization", "date", "range", "expect", "origin", "user-agent", "referer", "max-forwards", "upgrade"}
 )
+_CREDENTIALS: Final = frozenset({"authorization", "x-ms-copy-source", "x-ms-copy-source-authorization"})
 #: Names that some gateways read as the real ones (CGI turns dashes into underscores).
 _LOOKALIKES: Final = frozenset({"content_length", "transfer_encoding", "content-length_", "transfer-encoding_"})
 
@@ -122,7 +123,9 @@ def malformed(message: str) -> BlobError:
 
 
 def _bad_value(name: str, value: str) -> BlobError:
-    return BlobError(ErrorCode.INVALID_HEADER_VALUE, header_name=name, header_value=value, close=True)
+    """The refusal of a header, which it shows, unless that may hold a signature or a token."""
+    shown = None if name in _CREDENTIALS else value
+    return BlobError(ErrorCode.INVALID_HEADER_VALUE, header_name=name, header_value=shown, close=True)
 
 
 def _request_line(line: str) -> tuple[str, str, bool]:

@@ -1,8 +1,9 @@
 """Answers to requests that failed, and the headers that every answer has.
 
-Three kinds of failure reach this place: a refusal (BlobError, the client's fault or a state that Azure defines), a
-StoreError (the storage behind us: 503 with Retry-After, as the client shall try again), and anything else, which is our
-bug: 500, the traceback in the log under the request id, and nothing of it in the answer.
+Four kinds of failure reach this place: a refusal (BlobError, the client's fault or a state that Azure defines), a
+StoreError (the storage behind us: 503 with Retry-After, as the client shall try again), a PermissionError (the mount's
+users keep a file from us: 403), and anything else, which is our bug: 500,
+the traceback in the log under the request id, and nothing of it in the answer.
 
 HEAD answers and 304 have neither body nor Content-Type; the code is in x-ms-error-code (recordings of the service).
 """
@@ -17,6 +18,8 @@ from dataplane.blobapi.message import Response
 from dataplane.store.errors import NameNotStorable, NoSpace, StoreError
 
 RETRY_AFTER_SECONDS: Final = 5
+#: EACCES and EPERM: the mount's own users may keep files from us. Trying again would not help, so it is no 503.
+_NOT_OURS: Final = "The permissions of the file on the mount do not allow this."
 XML: Final = ("Content-Type", "application/xml")
 
 _CLIENT_ID_UNSAFE = re.compile(r"[^\x20-\x7e]")
@@ -31,6 +34,8 @@ def refusal(error: BaseException) -> BlobError | None:
         return BlobError(code, headers=(("Retry-After", str(RETRY_AFTER_SECONDS)),))
     if isinstance(error, NameNotStorable):
         return BlobError(ErrorCode.INVALID_RESOURCE_NAME)
+    if isinstance(error, PermissionError):
+        return BlobError(ErrorCode.AUTHORIZATION_FAILURE, message=_NOT_OURS)
     return None
 
 

@@ -47,7 +47,8 @@ def rule_for(host: str, port: int, rules: Sequence[CopySource]) -> CopySource | 
     more below the suffix, not for the suffix itself."""
     for rule in rules:
         pattern = rule.host.lower().strip("[]").rstrip(".")
-        matches = host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+        below = host.endswith(pattern[1:]) and not host.startswith(".")
+        matches = below if pattern.startswith("*.") else host == pattern
         if matches and port == rule.port:
             return rule
     return None

@@ -19,6 +19,7 @@ from dataplane.store import blobs, blocks, files, leasefiles, names
 from dataplane.store.index import DirectoryIndex, Entry, Sorted
 from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place, blob_key
+from dataplane.store.records import seal_of
 from dataplane.store.trash import list_names
 
 _LAST: Final = "\U0010ffff"
@@ -218,7 +219,10 @@ class _StateReader:
                 if opened is not None:
                     os.close(opened[0].fd)
                     items.append(ListItem(opened[1]))
-        state = self._state(name, path)
+        try:
+            state = self._state(name, path)
+        except PermissionError:
+            state = self._unreadable(name, path)
         if state is not None:
             items.append(ListItem(state))
         return items
@@ -250,6 +254,17 @@ class _StateReader:
             return None
         os.close(again[0].fd)
         return again[1]
+
+    def _unreadable(self, name: str, path: str) -> BlobState | None:
+        """A file that another user keeps to himself is a blob that cannot be read: it hides no other from a listing."""
+        fd = self._place.mount.open(self._place.prefix + path, os.O_PATH)
+        if fd < 0:
+            return None
+        try:
+            seal = seal_of(os.fstat(fd))
+        finally:
+            os.close(fd)
+        return BlobState(name, seal.size, files.foreign_properties(name, seal))
 
     def uncommitted(self, name: str) -> BlobState:
         """A blob that so far is blocks only: a name with no content (REST page "List Blobs", uncommittedblobs)."""

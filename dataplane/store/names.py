@@ -138,7 +138,7 @@ def decode_component(component: str) -> tuple[str, Kind] | None:
 
 def path_matches(name: str, path: str, refused: str = "") -> bool:
     """Whether `path` is one that a blob called `name` is kept at."""
-    return path == encode(name, refused) or path == encode_beside(name, refused)
+    return bool(name) and (path == encode(name, refused) or path == encode_beside(name, refused))
 
 
 def decode(path: str, refused: str = "") -> str | None:
@@ -160,4 +160,4 @@ def decode(path: str, refused: str = "") -> str | None:
         name += text
         if not is_last and kind is Kind.WHOLE:
             name += "/"
-    return name if name and path_matches(name, path, refused) else None
+    return name if path_matches(name, path, refused) else None

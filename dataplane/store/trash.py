@@ -7,7 +7,7 @@ finished go the same way once they are old enough (`sweep`).
 import os
 import queue
 import secrets
-import shutil
+import stat
 import threading
 import time
 from contextlib import suppress
@@ -70,11 +70,34 @@ class Trash:
             self._remove(name)
 
     def _remove(self, name: str) -> None:
-        with suppress(OSError):
-            if os.stat(name, dir_fd=self._mount.trash_fd, follow_symlinks=False).st_mode & 0o170000 == 0o040000:
-                shutil.rmtree(name, dir_fd=self._mount.trash_fd)
-            else:
-                os.unlink(name, dir_fd=self._mount.trash_fd)
+        """Remove an entry of the trash with all that is in it. A directory within comes up into the trash first, so
+        that neither the depth of a tree nor the length of a path matters, whoever made it."""
+        waiting = [name]
+        while waiting:
+            name = waiting.pop()
+            with suppress(OSError):
+                if stat.S_ISDIR(os.stat(name, dir_fd=self._mount.trash_fd, follow_symlinks=False).st_mode):
+                    waiting += self._empty(name)
+                    os.rmdir(name, dir_fd=self._mount.trash_fd)
+                else:
+                    os.unlink(name, dir_fd=self._mount.trash_fd)
+
+    def _empty(self, name: str) -> list[str]:
+        """Remove the files of a directory; the new names of the directories that were in it."""
+        raised = []
+        fd = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._mount.trash_fd)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    with suppress(OSError):
+                        if entry.is_dir(follow_symlinks=False):
+                            raised.append(secrets.token_hex(12))
+                            os.rename(entry.name, raised[-1], src_dir_fd=fd, dst_dir_fd=self._mount.trash_fd)
+                        else:
+                            os.unlink(entry.name, dir_fd=fd)
+        finally:
+            os.close(fd)
+        return raised
 
 
 def _modified(entry: "os.DirEntry[str]") -> float:

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,6 +65,16 @@ durability = "relaxed"
 """
 
 
+def _unprivileged() -> list[str]:
+    """What to put before a command that must not have root's capabilities, as the product has none in production: then
+    files of other users are closed to it."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    assert setpriv is not None, "setpriv is part of util-linux"
+    return [setpriv, "--bounding-set=-all", "--inh-caps=-all"]
+
+
 class Endpoint:
     """The running product. `secrets` are texts that nothing but a configuration file may hold."""
 
@@ -84,7 +95,7 @@ class Endpoint:
         config.write_text(_CONFIG.format(scratch=scratch, workers=WORKERS))
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "serve", "--config", str(config)],
+                [*_unprivileged(), sys.executable, "-m", "agent", "serve", "--config", str(config)],
                 cwd=CHECKOUT,
                 stdout=subprocess.PIPE,
                 stderr=log,
