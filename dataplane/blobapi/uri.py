@@ -8,6 +8,7 @@ that cannot be written back must not be stored.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from dataplane.blobapi import limits
@@ -100,6 +101,7 @@ def in_root_container(resource: Resource) -> Resource:
     return Resource(resource.account, ROOT_CONTAINER, resource.container, resource.raw_path, resource.path_style)
 
 
+@lru_cache(maxsize=4096)
 def check_container_name(name: str) -> None:
     """REST page "Naming and Referencing ...": 3 to 63 of a-z, 0-9 and single dashes. Raises as Azure does:
     OutOfRangeInput for the length, InvalidResourceName for the characters."""

@@ -23,6 +23,8 @@ SECONDARY: Final = "-secondary"
 HOST_CACHE_ENTRIES_MAX: Final = 1024
 QUERY_CACHE_ENTRIES_MAX: Final = 1024
 QUERY_CACHE_CHARS_MAX: Final = 512
+KEPT_TARGETS_MAX: Final = 4096
+KEPT_TARGET_CHARS_MAX: Final = 768
 
 _AUTHORITY = re.compile(r"(?i)https?://([^/?#]*)")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::\d{1,5})?\Z")
@@ -74,8 +76,13 @@ def _kept_query(text: str) -> Mapping[str, str]:
 def locate(target: str, host_header: str, hosts: Hosts) -> Address:
     """Read a request's target. Raises BlobError InvalidUri, InvalidHeaderValue, InvalidQueryParameterValue.
 
-    An absolute-form target's authority counts instead of the Host header (RFC 9112 section 3.2.2).
+    An absolute-form target's authority counts instead of the Host header (RFC 9112 section 3.2.2). Short targets are
+    remembered: what is read often is read with the same words.
     """
+    return (_kept if len(target) <= KEPT_TARGET_CHARS_MAX else _locate)(target, host_header, hosts)
+
+
+def _locate(target: str, host_header: str, hosts: Hosts) -> Address:
     authority = _AUTHORITY.match(target)
     host, host_account = hosts.account(authority[1] if authority else host_header)
     path, query_text = split_target(target)
@@ -84,6 +91,9 @@ def locate(target: str, host_header: str, hosts: Hosts) -> Address:
     if resource.level is Level.CONTAINER and "restype" not in query:
         resource = in_root_container(resource)
     return Address(resource, query, secondary, host)
+
+
+_kept = lru_cache(maxsize=KEPT_TARGETS_MAX)(_locate)
 
 
 def _primary(resource: Resource) -> tuple[Resource, bool]:
