@@ -10,7 +10,7 @@ from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.server.commits import LoopCommitter
 from dataplane.server.diskpool import DiskPools
-from dataplane.store.commit import PREPARE_ATTEMPTS_MAX, Again, Job
+from dataplane.store.commit import COMMIT_THREADS, PREPARE_ATTEMPTS_MAX, Again, Job
 
 WAIT_SECONDS = 10.0
 
@@ -33,6 +33,8 @@ class Probe(Job[str]):
 
     def prepare(self) -> None:
         self.prepared += 1
+        if isinstance(self.prepare_error, Again) and self.prepared > 1:
+            return
         if self.prepare_error is not None:
             raise self.prepare_error
 
@@ -73,18 +75,29 @@ def run(test: Callable[[LoopCommitter, list[int]], Awaitable[None]]) -> None:
 def test_jobs_that_wait_are_one_group() -> None:
     async def body(committer: LoopCommitter, sizes: list[int]) -> None:
         gate = threading.Event()
-        first = Probe(gate)
-        leader = asyncio.ensure_future(committer.submit(first))
-        await asyncio.to_thread(first.publishing.wait, WAIT_SECONDS)
+        first = [Probe(gate) for _ in range(COMMIT_THREADS)]  # keep all of the committer's threads busy
+        leaders = []
+        for job in first:
+            leaders.append(asyncio.ensure_future(committer.submit(job)))
+            await asyncio.to_thread(job.publishing.wait, WAIT_SECONDS)
         others = [Probe() for _ in range(5)]
         for job in others:
             job.needs_prepare = False  # so that one turn of the loop brings them to the committer
         followers = [asyncio.ensure_future(committer.submit(job)) for job in others]
         await asyncio.sleep(0)
         gate.set()
-        assert await asyncio.gather(leader, *followers) == ["done"] * 6
-        assert sizes == [1, 5]
-        assert all(job.closed.is_set() and not job.discarded.is_set() for job in (first, *others))
+        assert await asyncio.gather(*leaders, *followers) == ["done"] * (COMMIT_THREADS + 5)
+        assert sorted(sizes) == [1] * COMMIT_THREADS + [5]
+        assert all(job.closed.is_set() and not job.discarded.is_set() for job in (*first, *others))
+
+    run(body)
+
+
+def test_a_job_that_has_to_be_prepared_again_is_not_thrown_away_meanwhile() -> None:
+    async def body(committer: LoopCommitter, sizes: list[int]) -> None:
+        job = Probe(prepare_error=Again())
+        assert await committer.submit(job) == "done"
+        assert (job.prepared, job.discarded.is_set(), sizes) == (2, False, [1])
 
     run(body)
 
