@@ -187,7 +187,7 @@ class _BlobJob(Job[BlobState]):
     def sync_after(self, key: str, fd: int) -> None:
         """Own a descriptor and have it fsynced after publishing."""
         self.own(fd)
-        self.directory_fds.setdefault(f"{id(self.mount)}:{key}", fd)
+        self.directory_fds[f"{id(self.mount)}:{key}"] = fd  # the newest: an older one may be of a directory that went
 
     def lock_key(self) -> str:
         return self.place.lock_key(self.name)
@@ -350,7 +350,7 @@ class PutJob(_BlobJob):
                 staged.rename_to(parent_fd, last)
                 return
             except FileNotFoundError:
-                self.directory_fds.clear()
+                pass
             except IsADirectoryError:
                 self.path = self.place.prefix + self.mount.encode_beside(self.name)
             parent_fd, last = self._open_parent()

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Final
 
 from dataplane.blobapi.dates import iso_ticks
-from dataplane.blobapi.model import BlobProperties, BlobState
+from dataplane.blobapi.model import BlobProperties, BlobState, Lease
 from dataplane.store import blobs, blocks, files, leasefiles, names
 from dataplane.store.index import DirectoryIndex, Entry, Sorted
 from dataplane.store.mount import DIRECTORY
@@ -229,6 +229,9 @@ class _StateReader:
 
     def _state(self, name: str, path: str) -> BlobState | None:
         mount = self._place.mount
+        remembered = self._remembered(name, path)
+        if remembered is not None:
+            return remembered
         opened = files.open_regular(mount, self._place.prefix + path)
         if isinstance(opened, int):
             return self._state_again(name)
@@ -242,18 +245,7 @@ class _StateReader:
             os.close(fd)
         if properties.foreign and not files.is_in_place(mount, found):
             return self._state_again(name)
-        lease = None
-        if self._leased and blob_key(name) in self._leased:
-            lease = leasefiles.read(self._place, name)
-        return BlobState(name, seal.size, properties, lease)
-
-    def _state_again(self, name: str) -> BlobState | None:
-        """The blob moved, changed or went since the walk came by."""
-        again = blobs.open_blob(self._place, name)
-        if again is None:
-            return None
-        os.close(again[0].fd)
-        return again[1]
+        return BlobState(name, seal.size, properties, self._lease(name))
 
     def _unreadable(self, name: str, path: str) -> BlobState | None:
         """A file that another user keeps to himself is a blob that cannot be read: it hides no other from a listing."""
@@ -265,6 +257,28 @@ class _StateReader:
         finally:
             os.close(fd)
         return BlobState(name, seal.size, files.foreign_properties(name, seal))
+
+    def _remembered(self, name: str, path: str) -> BlobState | None:
+        """The state of a file whose record is at hand, without opening it: a seal that is known is that blob's."""
+        mount = self._place.mount
+        try:
+            status = os.stat(self._place.prefix + path, dir_fd=mount.root_fd, follow_symlinks=False)
+        except OSError:
+            return None
+        seal = seal_of(status)
+        properties = mount.records.cached(seal)
+        return None if properties is None else BlobState(name, seal.size, properties, self._lease(name))
+
+    def _lease(self, name: str) -> Lease | None:
+        return leasefiles.read(self._place, name) if self._leased and blob_key(name) in self._leased else None
+
+    def _state_again(self, name: str) -> BlobState | None:
+        """The blob moved, changed or went since the walk came by."""
+        again = blobs.open_blob(self._place, name)
+        if again is None:
+            return None
+        os.close(again[0].fd)
+        return again[1]
 
     def uncommitted(self, name: str) -> BlobState:
         """A blob that so far is blocks only: a name with no content (REST page "List Blobs", uncommittedblobs)."""
