@@ -34,6 +34,8 @@ _RETENTION_ON: Final = re.compile(rb"<DeleteRetentionPolicy>\s*<Enabled>\s*true"
 class RecordedRequest:
     """One recorded request; header names are lower-case, `query` has the first value of each name."""
 
+    method: str
+    path: str
     headers: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
@@ -44,9 +46,12 @@ class RecordedRequest:
         headers = {
             name.lower(): value if isinstance(value, str) else value[0] for name, value in node["headers"].items()
         }
-        query = parse_qs(urlsplit(node["uri"]).query, keep_blank_values=True)
+        target = urlsplit(node["uri"])
+        query = parse_qs(target.query, keep_blank_values=True)
         body = node.get("body") or b""
         return cls(
+            node["method"],
+            target.path,
             headers,
             {name: values[0] for name, values in query.items()},
             body if isinstance(body, bytes) else str(body).encode(),
@@ -60,16 +65,29 @@ class RecordedRequest:
             found.add(Need.OTHER_BLOB_TYPES)
         if comp == "undelete" or "deleted" in self.query.get("include", "").split(","):
             found.add(Need.SOFT_DELETE)
-        if comp == "properties" and _RETENTION_ON.search(self.body):
-            found.add(Need.SOFT_DELETE)
         if "x-ms-encryption-key" in self.headers:
             found.add(Need.CUSTOMER_KEYS)
         return found
 
+    def turns_retention_on(self) -> bool:
+        """Whether it sets the property that makes deletes soft. The property itself can be set and read here."""
+        return self.query.get("comp") == "properties" and _RETENTION_ON.search(self.body) is not None
+
+    def deletes_a_blob(self) -> bool:
+        """Whether it deletes a blob or snapshot, which has a container before it."""
+        return self.method == "DELETE" and self.path.count("/") > 1
+
 
 def needs_of(requests: Iterable[RecordedRequest]) -> frozenset[Need]:
     """What a recording needs; empty when it is in scope."""
-    return frozenset(need for request in requests for need in request.needs())
+    found: set[Need] = set()
+    soft = False
+    for request in requests:
+        found |= request.needs()
+        soft = soft or request.turns_retention_on()
+        if soft and request.deletes_a_blob():
+            found.add(Need.SOFT_DELETE)
+    return frozenset(found)
 
 
 def read(folder: Path) -> dict[str, frozenset[Need]]:

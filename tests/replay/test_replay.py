@@ -90,24 +90,28 @@ def _check_explained(entries: list[dict[str, Any]], needs: Mapping[str, frozense
     assert not silent, f"not explained in {COVERAGE_PAGE.name}: {silent}"
 
 
+def _recorded(uri: str, method: str = "GET", body: str = "", **headers: str) -> RecordedRequest:
+    """A request as a recording has it; keyword names are headers with underscores."""
+    sent = {name.replace("_", "-"): [value] for name, value in headers.items()}
+    return RecordedRequest.from_yaml({"method": method, "uri": f"https://a/{uri}", "headers": sent, "body": body})
+
+
+_RETENTION = _recorded("?comp=properties", "PUT", "<DeleteRetentionPolicy><Enabled>True</Enabled>")
+
+
 @pytest.mark.parametrize(
-    ("request_node", "expected"),
+    ("requests", "expected"),
     [
-        ({"uri": "https://a/c/b", "headers": {"X-Ms-Blob-Type": ["PageBlob"]}}, {Need.OTHER_BLOB_TYPES}),
-        ({"uri": "https://a/c/b?comp=appendblock", "headers": {}}, {Need.OTHER_BLOB_TYPES}),
-        ({"uri": "https://a/c/b?comp=undelete", "headers": {}}, {Need.SOFT_DELETE}),
-        ({"uri": "https://a/c?comp=list&include=copy,deleted", "headers": {}}, {Need.SOFT_DELETE}),
-        (
-            {
-                "uri": "https://a/?restype=service&comp=properties",
-                "headers": {},
-                "body": "<DeleteRetentionPolicy><Enabled>true</Enabled>",
-            },
-            {Need.SOFT_DELETE},
-        ),
-        ({"uri": "https://a/c/b", "headers": {"x-ms-encryption-key": "k"}}, {Need.CUSTOMER_KEYS}),
-        ({"uri": "https://a/c/b?comp=block", "headers": {"x-ms-blob-type": ["BlockBlob"]}}, set()),
+        ([_recorded("c/b", "PUT", X_Ms_Blob_Type="PageBlob")], {Need.OTHER_BLOB_TYPES}),
+        ([_recorded("c/b?comp=appendblock", "PUT")], {Need.OTHER_BLOB_TYPES}),
+        ([_recorded("c/b?comp=undelete", "PUT")], {Need.SOFT_DELETE}),
+        ([_recorded("c?comp=list&include=copy,deleted")], {Need.SOFT_DELETE}),
+        ([_RETENTION, _recorded("c/b", "DELETE")], {Need.SOFT_DELETE}),
+        ([_RETENTION, _recorded("c", "DELETE")], set()),
+        ([_recorded("c/b", "DELETE"), _RETENTION], set()),
+        ([_recorded("c/b", x_ms_encryption_key="k")], {Need.CUSTOMER_KEYS}),
+        ([_recorded("c/b?comp=block", "PUT", x_ms_blob_type="BlockBlob")], set()),
     ],
 )
-def test_the_rule_of_scope(request_node: dict[str, Any], expected: set[Need]) -> None:
-    assert needs_of([RecordedRequest.from_yaml(request_node)]) == expected
+def test_the_rule_of_scope(requests: list[RecordedRequest], expected: set[Need]) -> None:
+    assert needs_of(requests) == expected
