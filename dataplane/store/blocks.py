@@ -374,6 +374,13 @@ class CommitJob(PutJob):
         if self._committed_seal is not None and (self._old is None or self._old.seal != self._committed_seal):
             raise Again
 
+    def _decide_again(self, staged: StagedFile, state: BlobState | None) -> None:
+        """Blocks were taken from the version that somebody has just replaced: the bytes would be of that version, the
+        decision about another."""
+        if self._committed_seal is not None:
+            raise Again
+        super()._decide_again(staged, state)
+
 
 class _Waiting(dict[str, _Piece]):
     """The uncommitted blocks of a blob; a block's file is opened when it is asked for, and then kept open."""

@@ -30,6 +30,19 @@ _ABSENT = ErrorCode.BLOB_NOT_FOUND
 _TICKS_2020 = 132_223_104_000_000_000 - 116_444_736_000_000_000  # 100 ns since 1970
 
 
+_KEPT_BLOCKS_MAX = 5
+Content = Callable[[BlobState | None], str]
+DecideProperties = Callable[[BlobState | None], BlobProperties]
+
+
+def _nothing(_: BlobState | None) -> str:
+    return ""
+
+
+def _block_ids(state: BlobState) -> list[str]:
+    return [entry.partition(":")[0] for entry in state.properties.block_list.split(",") if entry]
+
+
 @dataclass(slots=True)
 class Log:
     """What one thread did."""
@@ -63,15 +76,16 @@ class Contender:
         except Exception:
             self.log.failures.append(f"{action.__name__} {ref.name}: {traceback.format_exc()}")
 
-    def _change(self, ref: BlobRef, run: Callable[[Callable[[BlobState | None], BlobProperties]], object]) -> None:
-        """Put or commit: note which version was replaced, as the last call of the decision saw it."""
+    def _change(self, ref: BlobRef, run: Callable[[DecideProperties], object], after: Content = _nothing) -> None:
+        """Put or commit: note which version was replaced, as the last call of the decision saw it. `after` is what the
+        new content comes after in that version."""
         new = self._properties()
         before = ""
 
         def decide(state: BlobState | None) -> BlobProperties:
             nonlocal before
             before = state.properties.etag if state is not None else ""
-            return new
+            return replace(new, metadata={"content": after(state) + new.etag})
 
         run(decide)
         self.log.changes.append((ref.name, before, new.etag))
@@ -95,18 +109,39 @@ class Contender:
         return f"0x8D{self._number:03X}{self._count + 1:010X}".encode()
 
     def _commit(self, ref: BlobRef) -> None:
-        """A block of our own. A change by somebody else drops all uncommitted blocks, ours too."""
+        """A block of our own, alone or after all blocks of the blob as it is. A change by somebody else drops all
+        uncommitted blocks, ours too, and makes another list of the committed ones."""
         block_id = f"{self._number:04d}"
+        self._put_block(ref, block_id)
+        lists = self._store.block_list(ref)
+        kept = [block.block_id for block in lists[0]] if lists is not None and self._random.random() < 0.7 else []
+        if block_id in kept or len(kept) >= _KEPT_BLOCKS_MAX:
+            kept = []
+        entries = [*(("Committed", each) for each in kept), ("Uncommitted", block_id)]
 
+        def content(state: BlobState | None) -> str:
+            if not kept:
+                return ""
+            if state is None or _block_ids(state) != kept:
+                raise BlobError(ErrorCode.CONDITION_NOT_MET)
+            return state.properties.metadata["content"]
+
+        try:
+            self._change(ref, lambda d: self._store.run(self._store.commit_blocks(ref, entries, d)), content)
+        except BlobError as error:
+            self._expect(error, ErrorCode.INVALID_BLOCK_LIST, ErrorCode.CONDITION_NOT_MET)
+
+    def _put_block(self, ref: BlobRef, block_id: str) -> None:
         def allow(_: BlobState | None) -> None:
             return
 
-        self._store.run(self._store.put_block(ref, block_id, self._next_content(), allow))
-        try:
-            entries = [("Uncommitted", block_id)]
-            self._change(ref, lambda decide: self._store.run(self._store.commit_blocks(ref, entries, decide)))
-        except BlobError as error:
-            self._expect(error, ErrorCode.INVALID_BLOCK_LIST)
+        content = self._next_content()
+        if self._random.random() < 0.5:
+            self._store.run(self._store.put_block(ref, block_id, content, allow))
+            return
+        staged = self._store.stage_block(ref, block_id, len(content))
+        staged.write(content)
+        self._store.run(self._store.put_block(ref, block_id, staged, allow))
 
     def _update(self, ref: BlobRef) -> None:
         new = self._properties()
@@ -194,8 +229,8 @@ class Contender:
             return False
         return True
 
-    def _expect(self, error: BlobError, code: ErrorCode) -> None:
-        if error.code is not code:
+    def _expect(self, error: BlobError, *codes: ErrorCode) -> None:
+        if error.code not in codes:
             raise error
         self.log.refused += 1
 

@@ -19,6 +19,7 @@ import pytest
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState
 from dataplane.store import files
+from dataplane.store.commit import Again, Job
 from dataplane.store.files import Found, Missing
 from dataplane.store.mount import RecordsOption
 from dataplane.store.place import Place
@@ -118,6 +119,27 @@ def test_a_blob_that_came_at_the_other_path_is_seen(store: Store) -> None:
     late.discard()
     late.close()
     assert read(store, "a") == (b"first", first)
+
+
+def test_committed_blocks_are_those_of_the_version_that_is_replaced(store: Store) -> None:
+    """A commit that keeps a block of the blob, which is replaced before the commit is published."""
+    make(store)
+    ref = BlobRef("box", "a")
+
+    def commit(data: bytes, *entries: tuple[str, str]) -> Job[BlobState]:
+        store.run(store.put_block(ref, "BBBB", data, lambda _: None))
+        return store.commit_blocks(ref, entries, lambda _: properties())
+
+    store.run(commit(b"old", ("Uncommitted", "BBBB")))
+    late = commit(b"", ("Committed", "BBBB"))
+    late.prepare()
+    late.stage()
+    store.run(commit(b"newer", ("Uncommitted", "BBBB")))
+    with pytest.raises(Again):
+        late.publish()
+    late.close()
+    assert (found := read(store, "a")) is not None
+    assert found[0] == b"newer"
 
 
 def test_the_record_of_a_version_that_was_replaced_is_not_guessed(
