@@ -31,6 +31,7 @@ from dataplane.server.body import ClientDisconnected
 from dataplane.server.call import Body, Call, EmptyBody, Handler, SyncHandler
 from dataplane.server.head import RawRequest
 from dataplane.server.node import Account, Node
+from dataplane.server.plans import Plans
 from dataplane.server.serviceprops import local_service_properties, service_properties
 
 SERVER: Final = "Windows-Azure-Blob/1.0 blobedge"  # the first product is what SDKs and tools look for
@@ -84,6 +85,7 @@ class Application:
         self._sync_handlers = sync_handlers
         names = {host: account.name for account in node.settings.accounts for host in account.host_names}
         self._hosts = Hosts(node.settings.host_suffixes, names)
+        self._plans = Plans(_UNSUPPORTED_HEADERS)
         node.app = self
 
     async def __call__(self, raw: RawRequest, body: Body) -> Response:
@@ -111,15 +113,10 @@ class Application:
         trace = _Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
         body = EmptyBody()
         try:
-            request, spec, account = self._routed(trace, None)
-            handler = self._sync_handlers.get(spec.operation)
-            if handler is None or not account.store.local():
+            call = self._planned(trace, body) or self._call_now(trace, body)
+            if call is None:
                 return None
-            if not request.version:
-                request.version = _default_version(local_service_properties(account))
-            name = request.resource.container
-            container = account.store.container(name) if needs_container(request) else None
-            response = handler(self._authorized(trace, request, spec, account, container, body))
+            response = self._sync_handlers[call.spec.operation](call)
             if response is None:
                 return None
         except Exception as error:
@@ -127,6 +124,30 @@ class Application:
         self._finish(trace, response)
         self._record(trace, response, body)
         return response
+
+    def _planned(self, trace: _Trace, body: Body) -> Call | None:
+        """The call of a request that was worked out before (plans.py)."""
+        raw, node = trace.raw, self._node
+        now = node.now()
+        plan = self._plans.find(raw, now)
+        if plan is None:
+            return None
+        request = trace.request = plan.request(raw)
+        trace.spec, trace.account, trace.caller, trace.secondary = plan.spec, plan.account, plan.caller, plan.secondary
+        return Call(request, plan.spec, plan.caller, body, plan.account, node, now, trace.request_id, plan.secondary)
+
+    def _call_now(self, trace: _Trace, body: Body) -> Call | None:
+        """The call of a request whose operation can be answered at once, None for another. Raises BlobError."""
+        request, spec, account = self._routed(trace, None)
+        if spec.operation not in self._sync_handlers or not account.store.local():
+            return None
+        if not request.version:
+            request.version = _default_version(local_service_properties(account))
+        name = request.resource.container
+        container = account.store.container(name) if needs_container(request) else None
+        call = self._authorized(trace, request, spec, account, container, body)
+        self._plans.keep(trace.raw, call)
+        return call
 
     async def dispatch_inner(
         self, outer: Call, method: str, target: str, headers: Mapping[str, str], allowed: frozenset[Operation]
