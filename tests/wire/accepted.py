@@ -94,6 +94,12 @@ ACCEPTED: Final[tuple[Accepted, ...]] = (
         "REST page Copy Blob, remarks on authorisation of the source",
     ),
     _accept(
+        r"deletetype=permanent",
+        "deleting for good takes the permission y",
+        "it takes d",
+        "REST page Create an account SAS",
+    ),
+    _accept(
         r"^GET_BLOB: status: 200 / 403 AuthorizationFailure .*sr=d",
         "directory SAS (sr=d) is taken",
         "refused",

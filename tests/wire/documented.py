@@ -97,6 +97,25 @@ REQUEST_HEADERS: Final[Mapping[O, str]] = {
     O.GET_BLOCK_LIST: "x-ms-lease-id x-ms-if-tags",
 }
 
+_LISTING: Final = "prefix marker maxresults include"
+#: Query parameters, without those that choose the operation. `timeout` and `versionid` are sent to all operations.
+PARAMETERS: Final[Mapping[O, str]] = {
+    O.LIST_CONTAINERS: _LISTING,
+    O.FIND_BLOBS_BY_TAGS: "where marker maxresults",
+    O.LIST_BLOBS: f"{_LISTING} delimiter startFrom showonly",
+    O.FIND_BLOBS_IN_CONTAINER: "where marker maxresults",
+    O.GET_BLOB: "snapshot",
+    O.GET_BLOB_PROPERTIES: "snapshot",
+    O.GET_BLOB_METADATA: "snapshot",
+    O.DELETE_BLOB: "snapshot deletetype",
+    O.ABORT_COPY_BLOB: "copyid",
+    O.SET_BLOB_TIER: "snapshot",
+    O.GET_BLOB_TAGS: "snapshot",
+    O.PUT_BLOCK: "blockid",
+    O.PUT_BLOCK_FROM_URL: "blockid",
+    O.GET_BLOCK_LIST: "snapshot blocklisttype",
+}
+
 RESPONSE_HEADERS: Final[Mapping[O, str]] = {
     O.PREFLIGHT: "access-control-allow-origin access-control-allow-methods access-control-allow-headers "
     "access-control-max-age access-control-allow-credentials",

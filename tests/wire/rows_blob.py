@@ -272,6 +272,8 @@ BLOB_ROWS: Final[Mapping[O, tuple[Row, ...]]] = {
         Row("DELETE b", 202, {"x-ms-delete-snapshots": "include"}, given="blob snapshot"),
         Row("DELETE b", 202, {"x-ms-delete-snapshots": "only"}, given="blob snapshot"),
         Row("DELETE b?snapshot={snapshot}", 202, given="blob snapshot"),
+        Row("DELETE b?deletetype=permanent", 202, given="blob", who="account sp=y", why="as every delete is here"),
+        Row("DELETE b?deletetype=permanent", E.AUTHORIZATION_PERMISSION_MISMATCH, given="blob", who="account sp=d"),
         Row("DELETE b", 202, given="blob archive", why="an archived blob may go"),
         Row("DELETE b", 202, {"if-none-match": "*"}, given="blob"),
         Row("DELETE b", E.SNAPSHOTS_PRESENT, given="blob snapshot"),

@@ -1,23 +1,21 @@
 """Every row of every operation, against the product."""
 
-from collections.abc import Iterator
-
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from dataplane.blobapi.operations import Operation
 from tests.wire.matrix import rows_of
 from tests.wire.player import Server, check, play
 from tests.wire.rows import Row
 
-
-def _cases() -> Iterator[ParameterSet]:
-    for operation in Operation:
-        for number, row in enumerate(rows_of(operation)):
-            yield pytest.param(row, id=f"{operation.name}-{number}-{row.name()}".encode("ascii", "replace").decode())
+CASES = [(operation, number, row) for operation in Operation for number, row in enumerate(rows_of(operation))]
 
 
-@pytest.mark.parametrize("row", list(_cases()))
+def _name(operation: Operation, number: int, row: Row) -> str:
+    """What a failure is called: ASCII, as pytest writes it into files."""
+    return f"{operation.name}-{number}-{row.name()}".encode("ascii", "replace").decode()
+
+
+@pytest.mark.parametrize("row", [row for _, _, row in CASES], ids=[_name(*case) for case in CASES])
 def test_row(product: Server, row: Row) -> None:
     answer, stage = play(product, row)
     check(row, answer, stage)

@@ -7,7 +7,7 @@ import pytest
 
 from dataplane.blobapi.errors import ErrorCode
 from dataplane.blobapi.operations import Operation
-from tests.wire.documented import IGNORED, NEVER_SENT, REQUEST_HEADERS, RESPONSE_HEADERS, SHOWN_ELSEWHERE
+from tests.wire.documented import IGNORED, NEVER_SENT, PARAMETERS, REQUEST_HEADERS, RESPONSE_HEADERS, SHOWN_ELSEWHERE
 from tests.wire.matrix import WRITTEN, rows_of
 
 E: Final = ErrorCode
@@ -64,6 +64,13 @@ def test_every_documented_response_header_is_shown_or_has_a_reason(operation: Op
     assert shown & never == set()
     elsewhere = {name for name in documented if (operation, name) in SHOWN_ELSEWHERE}
     assert documented - shown - never - elsewhere == set()
+
+
+@pytest.mark.parametrize("operation", PARAMETERS)
+def test_every_documented_parameter_is_sent(operation: Operation) -> None:
+    queries = [row.ask.partition("?")[2].split("&") for row in rows_of(operation)]
+    sent = {part.partition("=")[0] for query in queries for part in query}
+    assert {*PARAMETERS[operation].split(), "timeout", "versionid"} - sent == set()
 
 
 @pytest.mark.parametrize("operation", Operation)
