@@ -28,10 +28,13 @@ def parse(body: bytes) -> Sequence[tuple[str, str]]:
 
     Raises BlobError BlockListTooLong, InvalidBlockId, and those of the XML reader.
     """
-    root = xmlcodec.parse(body, "BlockList", limits.block_list_xml_bytes_max)
-    if len(root.children) > limits.blocks_committed_max:
-        raise BlobError(ErrorCode.BLOCK_LIST_TOO_LONG)
+    elements_max = limits.blocks_committed_max + 1
+    root = xmlcodec.parse(
+        body, "BlockList", limits.block_list_xml_bytes_max, elements_max, ErrorCode.BLOCK_LIST_TOO_LONG
+    )
     root.only(_WHERE)
+    if not root.children and root.leaf():
+        raise xmlcodec.invalid_document("A block list has no text of its own.", root)
     entries = []
     for element in root.children:
         block_id = element.leaf()

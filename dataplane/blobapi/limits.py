@@ -22,6 +22,7 @@ keep_alive_seconds_max: Final = 240.0  # AzCopy keeps idle connections 180 s; st
 pipelined_requests_max: Final = 16
 xml_body_bytes_max: Final = 4 * MIB
 xml_depth_max: Final = 8
+xml_elements_max: Final = 4096  # in a request body other than a block list; five CORS rules are 30
 
 # --- what one worker holds (ours; an operator may change them) ---
 connections_count_max: Final = 4096

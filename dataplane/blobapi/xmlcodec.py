@@ -88,8 +88,10 @@ def invalid_value(element: Element) -> BlobError:
 class _Reader:
     """The callbacks of one parse. Text is collected per open element and must be blank beside children."""
 
-    def __init__(self, parser: expat.XMLParserType) -> None:
+    def __init__(self, parser: expat.XMLParserType, elements_max: int, too_many: ErrorCode) -> None:
         self._parser = parser
+        self._elements_left = elements_max
+        self._too_many = too_many
         self._open: list[tuple[Element, list[str]]] = []
         self.root: Element | None = None
         parser.StartElementHandler = self._start
@@ -101,6 +103,9 @@ class _Reader:
     def _start(self, tag: str, _attributes: dict[str, str]) -> None:
         if len(self._open) >= limits.xml_depth_max:
             raise invalid_document("The document is nested too deeply.")
+        self._elements_left -= 1
+        if self._elements_left < 0:
+            raise BlobError(self._too_many)
         element = Element(tag)
         if self._open:
             self._open[-1][0].children.append(element)
@@ -127,10 +132,17 @@ class _Reader:
             raise invalid_document("The document must be encoded as UTF-8.")
 
 
-def parse(data: bytes, root: str, bytes_max: int = limits.xml_body_bytes_max) -> Element:
+def parse(
+    data: bytes,
+    root: str,
+    bytes_max: int = limits.xml_body_bytes_max,
+    elements_max: int = limits.xml_elements_max,
+    too_many: ErrorCode = ErrorCode.INVALID_XML_DOCUMENT,
+) -> Element:
     """The tree of a request body whose document element must be `root`. Attributes are ignored.
 
-    Raises BlobError InvalidXmlDocument for anything that is not well-formed, RequestBodyTooLarge above bytes_max.
+    Raises BlobError InvalidXmlDocument for anything that is not well-formed, RequestBodyTooLarge above bytes_max,
+    `too_many` above elements_max: an element of four bytes takes fifty times that in memory.
     """
     if len(data) > bytes_max:
         raise BlobError(ErrorCode.REQUEST_BODY_TOO_LARGE)
@@ -138,7 +150,7 @@ def parse(data: bytes, root: str, bytes_max: int = limits.xml_body_bytes_max) ->
     _check_encoding(text)
     parser = expat.ParserCreate("utf-8")
     parser.buffer_text = True
-    reader = _Reader(parser)
+    reader = _Reader(parser, elements_max, too_many)
     try:
         parser.Parse(text, True)
     except expat.ExpatError as error:

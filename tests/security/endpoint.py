@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -111,6 +112,9 @@ class Endpoint:
             self.stop()
             raise
         self.port, self.tls_port = ports["http"], ports["https"]
+        self.output = b""
+        self._reader = threading.Thread(target=self._read_output, daemon=True)
+        self._reader.start()
 
     def _ready_line(self) -> str:
         assert self.process.stdout is not None
@@ -119,6 +123,12 @@ class Endpoint:
         line = self.process.stdout.readline().decode()
         assert line, self.log()
         return line
+
+    def _read_output(self) -> None:
+        """Standard output has the access log; somebody has to read it, or it would stop."""
+        assert self.process.stdout is not None
+        while data := self.process.stdout.read(1 << 16):
+            self.output += data
 
     def stranger(self, account: str = ACCOUNT) -> Stranger:
         """A client that can sign for an account, when an attack needs somebody inside."""
@@ -138,8 +148,8 @@ class Endpoint:
         return found
 
     def log(self) -> str:
-        """Everything that the endpoint wrote to standard error so far."""
-        return self.log_path.read_text(errors="replace")
+        """Everything that the endpoint wrote so far."""
+        return self.log_path.read_text(errors="replace") + self.output.decode(errors="replace")
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
@@ -151,6 +161,7 @@ class Endpoint:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+            if "_reader" in self.__dict__:
+                self._reader.join()
             assert self.process.stdout is not None
-            self.output = self.process.stdout.read().decode(errors="replace")
             self.process.stdout.close()
