@@ -37,14 +37,16 @@ config_app = typer.Typer(help="Check and show configuration files.", no_args_is_
 app.add_typer(config_app, name="config")
 
 ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="TOML configuration file.")]
+ConfigArgument = Annotated[str, typer.Argument(metavar="FILE", help="TOML configuration file.")]
 
 
 @app.command()
 def serve(
     config: ConfigFile = None,
-    root: Annotated[str | None, typer.Option(metavar="DIR", help="Directory of the account's data.")] = None,
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="Existing directory of the account's data.")] = None,
     listen: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="http://HOST:PORT or https://HOST:PORT; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="http:// or https://HOST:PORT; repeatable. Default: loopback, port 10000."),
     ] = None,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="The account that the flags are about.")] = None,
     key: Annotated[
@@ -52,15 +54,24 @@ def serve(
     ] = None,
     key_file: Annotated[str | None, typer.Option(metavar="FILE", help="A file with its key.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes; one per core by default.")] = None,
-    durability: Annotated[str | None, typer.Option(metavar="strict|relaxed", help="When a write is answered.")] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(
+            metavar="strict|relaxed",
+            help="Is a write answered after (strict) or before the disk has it? Default: strict.",
+        ),
+    ] = None,
     records: Annotated[
-        str | None, typer.Option(metavar="auto|xattr|sidecar", help="Where ETags and metadata are kept.")
+        str | None, typer.Option(metavar="auto|xattr|sidecar", help="Where ETags and metadata are kept. Default: auto.")
     ] = None,
     tls_cert: Annotated[str | None, typer.Option(metavar="FILE", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[str | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
-    access_log: Annotated[bool | None, typer.Option(help="One line on standard error per request.")] = None,
+    access_log: Annotated[bool | None, typer.Option(help="One line of JSON on standard error per request.")] = None,
 ) -> None:
-    """Serve blobs until SIGTERM. Flags override the configuration file."""
+    """Serve blobs until SIGTERM. Flags override the configuration file.
+
+    Without a file: blobedge serve --root DIR --account NAME --key-file FILE
+    """
     flags = Flags(
         root=root,
         listen=listen or (),
@@ -99,7 +110,7 @@ def version() -> None:
 
 @config_app.command()
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE")],
+    file: ConfigArgument,
     files: Annotated[
         bool, typer.Option(help="Look at the directories, certificates and key files that it names.")
     ] = True,
@@ -109,7 +120,7 @@ def check(
 
 
 @config_app.command()
-def show(file: Annotated[str, typer.Argument(metavar="FILE")]) -> None:
+def show(file: ConfigArgument) -> None:
     """Print the whole configuration with every default, as TOML, keys left out."""
     print(config_show.document(load(file, files=False)), end="")
 
@@ -134,14 +145,18 @@ def _exit_code(command: Callable[[], object]) -> int:
     except OperatorError as error:
         return _complain(*(_line(problem) for problem in error.problems))
     except typer.TyperException as error:  # a usage error: unknown flag, not a number
-        return _complain(f"blobedge: {_message(error)} (blobedge --help)")
+        return _complain(*_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
 
 
-def _message(error: typer.TyperException) -> str:
+def _usage(error: typer.TyperException) -> list[str]:
+    """The line for a usage error; none where the help was printed instead, for want of a command."""
     formatted = getattr(error, "format_message", None)
-    return str(formatted() if formatted is not None else error)
+    message = str(formatted() if formatted is not None else error)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "blobedge"
+    return [f"blobedge: {message} ({command} --help)"] if message else []
 
 
 def _line(problem: Problem) -> str:

@@ -25,6 +25,7 @@ DEFAULT_LISTEN: Final = "http://127.0.0.1:10000"
 DEFAULT_HOST_SUFFIX: Final = "blob.core.windows.net"
 WORKERS_MAX: Final = 256
 KEYS_BYTES_MIN: Final = 16
+MAKE_KEY: Final = "head -c 64 /dev/urandom | base64 -w 0"
 
 _ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}\Z")
 _HOST: Final = re.compile(
@@ -46,7 +47,7 @@ def check_key(key: str) -> str:
     except (binascii.Error, ValueError):
         raise ValueError("the key is not base64: copy it whole, with the = at its end") from None
     if size < KEYS_BYTES_MIN:
-        raise ValueError(f"the key has {size} bytes, at least {KEYS_BYTES_MIN} are needed: openssl rand -base64 64")
+        raise ValueError(f"the key has {size} bytes, at least {KEYS_BYTES_MIN} are needed: {MAKE_KEY}")
     return key
 
 
@@ -121,9 +122,7 @@ class Account(Table):
         description="The existing directory that holds the account: one directory for each container. Each account "
         "needs its own; it may be a mount."
     )
-    key1: Key | None = Field(
-        default=None, description="First account key, base64. Make one: `openssl rand -base64 64 -A`."
-    )
+    key1: Key | None = Field(default=None, description=f"First account key, base64. Make one: `{MAKE_KEY}`.")
     key1_file: AbsolutePath | None = Field(default=None, description="A file with the first key, instead of `key1`.")
     key2: Key | None = Field(default=None, description="Second key, so that keys can be changed without an outage.")
     key2_file: AbsolutePath | None = Field(default=None, description="A file with the second key, instead of `key2`.")
@@ -172,7 +171,8 @@ class Log(Table):
     )
     access: bool = Field(
         default=False,
-        description="One line for each request; never a key or a signature. It costs about a fifth of a small read.",
+        description="One line of JSON for each request; never a key or a signature. It costs about a fifth of a small "
+        "read.",
     )
 
 

@@ -33,6 +33,14 @@ _TYPE_NAMES: Final = {
     "model_type": "a table",
 }
 
+# What says on the command line what must not be missing.
+_FLAGS: Final[dict[tuple[str, ...], str]] = {
+    ("accounts", "name"): "--account NAME",
+    ("accounts", "root"): "--root DIR",
+    ("tls", "cert"): "--tls-cert FILE",
+    ("tls", "key"): "--tls-key FILE",
+}
+
 
 def load(path: str | None, flags: Flags | None = None, *, files: bool = True) -> Config:
     """Read and check a configuration. Raises OperatorError with every mistake.
@@ -104,7 +112,8 @@ def _sentence(detail: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         return f"unknown key {name}{_suggestion(path)}"
     if kind == "missing":
-        return f"{name} is missing"
+        flag = _FLAGS.get(tuple(part for part in path if isinstance(part, str)))
+        return f"{name} is missing{f' ({flag})' if flag else ''}"
     if kind == "value_error":
         return f"{name}: {detail['ctx']['error']}"
     if kind == "literal_error":

@@ -80,7 +80,8 @@ def _section(header: str, model: type[BaseModel], repeats: bool) -> Iterator[str
     yield "| key | type | default | meaning |"
     yield "|---|---|---|---|"
     for name, field in _keys(model):
-        yield f"| `{name}` | {_type(field)} | {_default(field)} | {field.description} |"
+        description = (field.description or "").replace("|", r"\|")  # it would end the cell
+        yield f"| `{name}` | {_type(field)} | {_default(field)} | {description} |"
     yield ""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from agent.config import check_key
+from agent.config import MAKE_KEY, check_key
 from agent.listen import parse_listen
 from agent.toml_positions import Path
 
@@ -112,7 +112,7 @@ def _keys(path: Path, account: Mapping[str, Any]) -> Iterator[Finding]:
         if name in account and f"{name}_file" in account:
             yield (*path, f"{name}_file"), f"both {name} and {name}_file are given: keep one"
     if not account.keys() & {"key1", "key1_file"}:
-        yield path, "the account has no key: add key1 or key1_file (openssl rand -base64 64 -A makes one)"
+        yield path, f"the account has no key: add key1_file or key1 (--key-file, --key); {MAKE_KEY} makes one"
 
 
 def _containers(path: Path, account: Mapping[str, Any]) -> Iterator[Finding]:
@@ -174,9 +174,9 @@ def _key_file(path: Path, value: object) -> Iterator[Finding]:
 
 
 def read_key(path: str) -> str:
-    """Return the text of a key file without the newline that editors add. Raises OSError, ValueError."""
+    """Return the text of a key file without the newlines that editors and openssl add. Raises OSError, ValueError."""
     with open(path, encoding="ascii") as file:
-        return file.read().strip()
+        return "".join(file.read().split())
 
 
 def _certificate(cert: object, key: object) -> Iterator[Finding]:
@@ -188,8 +188,11 @@ def _certificate(cert: object, key: object) -> Iterator[Finding]:
         # An empty password refuses an encrypted key; without one OpenSSL would ask on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
     except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
+        reason = getattr(error, "reason", None)
         if reason == "KEY_VALUES_MISMATCH":
             yield ("tls", "key"), f"{key} is not the key of the certificate {cert}"
         else:
-            yield ("tls", "cert"), f"{cert} and {key} are not a PEM certificate and its unencrypted key: {reason}"
+            yield (
+                ("tls", "cert"),
+                f"{cert} and {key} are not a PEM certificate and its unencrypted key{f': {reason}' if reason else ''}",
+            )

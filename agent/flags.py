@@ -101,4 +101,4 @@ def _table(document: dict[str, Any], key: str, *values: object) -> dict[str, Any
 
 def _absolute(path: str | None) -> str | None:
     """A path on the command line is relative to the working directory, as everywhere in a shell."""
-    return os.path.abspath(path) if path is not None else None
+    return os.path.abspath(path) if path else path  # "" is a mistake, not the working directory

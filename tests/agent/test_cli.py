@@ -29,6 +29,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["serve", "--root", "/nonexistent/dir", "--account", ACCOUNT, "--key", KEY], "no directory /nonexistent/dir"),
         (["serve", "--root", "/", "--account", ACCOUNT, "--key", "%%"], "not base64"),
         (["serve", "--config", "/nonexistent.toml"], "cannot read the configuration"),
+        (["serve", "--root", "", "--account", ACCOUNT, "--key", KEY], "'' is not an absolute path"),
+        (["serve", "--root", "/", "--key", KEY], "name is missing (--account NAME)"),
         (["serve", "--workers", "many"], "--workers"),
         (["serve", "--frobnicate"], "--frobnicate"),
         (["config", "check", "/nonexistent.toml"], "cannot read the configuration"),
@@ -42,6 +44,17 @@ def test_a_mistake_is_told_in_a_line_each_and_exits_78(arguments: list[str], sai
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert all(line.startswith("blobedge: ") for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("arguments", [[], ["config"]])
+def test_no_command_prints_the_help_and_nothing_else(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (EXIT_CONFIG, "")
+    assert "Usage: blobedge" in done.stdout
+
+
+def test_a_usage_error_names_the_help_of_its_command() -> None:
+    assert run("serve", "--frobnicate").stderr.endswith("(blobedge serve --help)\n")
 
 
 def test_config_check_exits_0_with_a_summary_or_78_with_places(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from agent.config import Config
 from agent.config_load import load
+from agent.config_rules import read_key
 from agent.flags import Flags
 from agent.problems import OperatorError
 
@@ -75,7 +76,7 @@ def test_every_mistake_is_told_at_once_with_its_line(write: Write) -> None:
     [
         ("listen = [1", 1, "not TOML"),
         ("a = 1\na = 2\n", 2, "not TOML"),
-        ("[tls]\ncert = '/c'\n", 1, "tls.key is missing"),
+        ("[tls]\ncert = '/c'\n", 1, "tls.key is missing (--tls-key FILE)"),
         ("accounts = []\n", 1, "there is no account"),
         ("listen = []\n", 1, "listen must not be empty"),
         ("accounts = 3\n", 1, "an array"),
@@ -186,6 +187,13 @@ def test_a_key_flag_replaces_the_key_file_of_the_file(write: Write, tmp_path: Pa
     text = ACCOUNT.replace(f'key1 = "{KEY}"', 'key1_file = "/nowhere"').replace("/srv/one", str(tmp_path))
     config = load(write(text), Flags(key=KEY))
     assert (config.accounts[0].key1, config.accounts[0].key1_file) == (KEY, None)
+
+
+def test_a_key_file_may_break_the_key_into_lines(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(f"{KEY[:64]}\n{KEY[64:]}\n")  # as openssl rand -base64 writes it
+    load(None, Flags(root=str(tmp_path), account="one", key_file=str(path)))
+    assert read_key(str(path)) == KEY
 
 
 def test_an_unknown_account_flag_adds_one_and_an_ambiguous_root_is_refused(write: Write, tmp_path: Path) -> None:
