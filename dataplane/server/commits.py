@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from dataplane.blobapi import limits
 from dataplane.server.diskpool import DiskPools, busy
-from dataplane.store.commit import PREPARE_ATTEMPTS_MAX, Again, GroupCommitter, Job, Outcome
+from dataplane.store.commit import PREPARE_ATTEMPTS_MAX, Again, GroupCommitter, Job, Outcome, prepare
 
 T = TypeVar("T")
 Pairs = list[tuple[Any, Outcome[Any]]]
@@ -65,9 +65,9 @@ class LoopCommitter:
     async def _attempt(self, job: Job[T]) -> T:
         if job.needs_prepare:
             try:
-                await self._pools.data(job.prepare)
+                await self._pools.data(prepare, job)
             except Again:
-                raise  # the job goes on, so nothing of it may be thrown away
+                raise  # it is prepared once more: nothing may be taken from under it
             except BaseException:
                 self._abandon(job)
                 raise
@@ -76,7 +76,7 @@ class LoopCommitter:
         return await future
 
     def _group(self, job: Job[Any]) -> GroupCommitter:
-        key = (id(getattr(job, "mount", None)), job.durable)
+        key = (id(job.mount), job.durable)
         found = self._groups.get(key)
         if found is None:
             found = self._groups[key] = GroupCommitter(self._done, f"{self._name}-{len(self._groups)}")

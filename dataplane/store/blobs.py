@@ -14,19 +14,20 @@ import os
 import re
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from dataplane.blobapi.dates import parse_iso_ticks
+from dataplane.blobapi.dates import iso_ticks, parse_iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block, Lease
 from dataplane.store import blocklists, files, leasefiles, smallfile
 from dataplane.store.commit import Again, Job
-from dataplane.store.errors import StorageUnavailable, translated
+from dataplane.store.errors import StorageUnavailable
 from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found, Missing
-from dataplane.store.mount import DIRECTORY, PRIVATE
+from dataplane.store.mount import DIRECTORY, PRIVATE, Mount
 from dataplane.store.place import Place, blob_key
 from dataplane.store.records import Record, Seal, name_hash
 from dataplane.store.staging import StagedFile
@@ -135,10 +136,10 @@ def _find_snapshot(place: Place, name: str, snapshot: str) -> Found | Missing:
 
 def container_exists(place: Place) -> bool:
     """Whether the container's directory is there."""
-    fd = place.mount.open(place.directory, DIRECTORY)
-    if fd >= 0:
+    fd = files.open_directory(place.mount, place.directory)
+    if fd is not None:
         os.close(fd)
-    return fd >= 0
+    return fd is not None
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ class _BlobJob(Job[BlobState]):
     def __init__(self, place: Place, trash: Trash, name: str) -> None:
         super().__init__()
         self.place: Final = place
-        self.mount: Final = place.mount
+        self.mount: Mount = place.mount
         self.trash: Final = trash
         self.name: Final = name
         self.path = ""
@@ -181,13 +182,26 @@ class _BlobJob(Job[BlobState]):
             for fd in self.staged_fds:
                 fsync(fd)
 
+    def parent_of(self, found: Found) -> tuple[int, str]:
+        """The descriptor of the directory that a file is in, to be synced after, and the file's name there."""
+        parent, _, last = found.path.rpartition("/")
+        fd = self.mount.open(parent or ".", DIRECTORY)
+        if fd < 0:
+            raise StorageUnavailable("open directory", OSError(-fd, os.strerror(-fd)))
+        self.sync_after(parent, fd)
+        return fd, last
+
     def record_for(self, seal: Seal, properties: BlobProperties) -> Record:
         return Record(seal, name_hash(self.place.container, self.name), properties)
 
-    def sync_after(self, key: str, fd: int) -> None:
-        """Own a descriptor and have it fsynced after publishing."""
-        self.own(fd)
-        self.directory_fds[f"{id(self.mount)}:{key}"] = fd  # the newest: an older one may be of a directory that went
+    def sync_after(self, path: str, fd: int) -> None:
+        """Own the descriptor of a directory (its path below the mount) and have it fsynced after publishing, once in a
+        group however many jobs changed it. The newest counts: an older one may be of a directory that went."""
+        self.directory_fds[f"{id(self.mount)}:blobs:{path}"] = self.own(fd)
+
+    def sync_private(self, path: str, fd: int) -> None:
+        """The same for a directory of ours, whose path is below the mount's `containers`."""
+        self.directory_fds[f"{id(self.mount)}:private:{path}"] = self.own(fd)
 
     def lock_key(self) -> str:
         return self.place.lock_key(self.name)
@@ -212,31 +226,45 @@ class _BlobJob(Job[BlobState]):
         if not properties.tags:
             return
         directory = self.place.private("tagged")
-        for fd in smallfile.make_directories(self.mount.containers_fd, directory):
+        for fd in smallfile.make_directories(self.mount.containers_fd, directory).values():
             self.staged_fds.append(self.own(fd))
         path = f"{directory}/{blob_key(self.name)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            fd = self.own(os.open(path, flags, 0o600, dir_fd=self.mount.containers_fd))
-        except FileExistsError:
-            return
-        write_all(fd, self.name.encode("utf-8", "surrogateescape"))
+        name = self.name.encode("utf-8", "surrogateescape")
+        fd = self.own(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.mount.containers_fd))
+        if os.fstat(fd).st_size != len(name):  # also what a failure left half done
+            write_all(fd, name)
+        # Synced also when it was there: whoever made it may not have come to that yet.
         self.staged_fds.append(fd)
         self.staged_fds.append(self.own(os.open(directory, DIRECTORY, dir_fd=self.mount.containers_fd)))
 
     def drop_blocks(self) -> None:
         """Uncommitted blocks do not outlive a Put Blob, a commit or a delete (REST page "Put Block"). Called under the
         blob's lock right after the change, so that no block is dropped that was acknowledged later."""
-        if os.access(self.place.private("blocks"), os.F_OK, dir_fd=self.mount.containers_fd):
-            self.trash.take(self.mount.containers_fd, self.place.private("blocks", blob_key(self.name)))
+        directory, containers_fd = self.place.private("blocks"), self.mount.containers_fd
+        if os.access(directory, os.F_OK, dir_fd=containers_fd) and self.trash.take(
+            containers_fd, f"{directory}/{blob_key(self.name)}"
+        ):
+            self.sync_private(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
 
     def forget(self, old: Found | None, old_state: BlobState | None) -> None:
-        """After the old version of a blob went: its record, and its block list unless a snapshot may share it."""
+        """After a version of a blob, or a snapshot of it, went: its record, and its block list unless it is shared."""
         if old is None or old_state is None:
             return
         self.mount.records.clear(old.seal)
-        if old_state.properties.block_list.startswith("@") and not snapshot_ticks(self.place, self.name):
-            blocklists.remove(self.place, old_state.properties.block_list)
+        packed = old_state.properties.block_list
+        if packed.startswith("@") and packed not in _block_lists(self.place, self.name):
+            blocklists.remove(self.place, packed)
+
+
+def _block_lists(place: Place, name: str) -> set[str]:
+    """The block lists that a blob and its snapshots have."""
+    lists = set()
+    for snapshot in ("", *map(iso_ticks, snapshot_ticks(place, name))):
+        version = open_blob(place, name, snapshot)
+        if version is not None:
+            os.close(version[0].fd)
+            lists.add(version[1].properties.block_list)
+    return lists
 
 
 class PutJob(_BlobJob):
@@ -251,6 +279,7 @@ class PutJob(_BlobJob):
         self._staged: StagedFile | None = None if isinstance(content, bytes) else content
         self._decide: Final = decide
         self._blocks = blocks
+        self._block_list = ""
         self.needs_prepare = self._staged is not None and self.durable
         self._old: Found | None = None
         self._old_state: BlobState | None = None
@@ -265,8 +294,11 @@ class PutJob(_BlobJob):
         properties = self.decided(self._decide, self._old_state)
         if self._blocks:
             lists: list[int] = []
-            properties = replace(properties, block_list=blocklists.pack(self.place, self._blocks, lists))
-            self.staged_fds += [self.own(fd) for fd in lists]
+            try:
+                self._block_list = blocklists.pack(self.place, self._blocks, lists)
+            finally:
+                self.staged_fds += [self.own(fd) for fd in lists]
+            properties = replace(properties, block_list=self._block_list)
         if self._staged is None:
             self._staged = StagedFile.create(self.mount)
             assert isinstance(self._content, bytes)
@@ -289,11 +321,18 @@ class PutJob(_BlobJob):
                 if state != self._old_state:
                     self._decide_again(staged, state)
                 parent = self._open_parent()
+            self.check_locked()
+            if self._old_state is None:
+                self._drop_stale_lease()
             self._rename(staged, *parent)
             self.drop_blocks()
         self.mount.records.remember(self._record)
         assert self._result is not None
         return self._result
+
+    def check_locked(self) -> None:
+        """A last look under the lock. Raises Again when what `prepare` used has changed."""
+        return
 
     def _is_unchanged(self, parent_fd: int, last: str) -> bool:
         """Whether the blob is certainly as `stage` saw it. Cheaper than looking again; False only costs that look."""
@@ -324,11 +363,21 @@ class PutJob(_BlobJob):
             return True
         return last == beside_name and stat.S_ISDIR(other.st_mode)
 
+    def _drop_stale_lease(self) -> None:
+        """A lease ends with its blob: one that is left of a blob that is gone is not the new one's."""
+        if leasefiles.read(self.place, self.name) is None:
+            return
+        for fd in leasefiles.write(self.place, self.name, None).values():
+            self.own(fd)
+            if self.durable:
+                fsync(fd)
+
     def _decide_again(self, staged: StagedFile, state: BlobState | None) -> None:
         """Somebody changed the blob between the first look and the lock."""
         self._old_state = state
-        block_list = self._record.properties.block_list
-        properties = replace(self._decide(state), block_list=block_list)
+        properties = self._decide(state)
+        if self._blocks:
+            properties = replace(properties, block_list=self._block_list)
         del self.staged_fds[:]
         self.mount.records.clear(self._record.seal)
         self._seal_with(staged, properties)
@@ -337,9 +386,11 @@ class PutJob(_BlobJob):
     def _open_parent(self) -> tuple[int, str]:
         """The directory that the blob goes into, made if need be, and its name there; synced after publishing."""
         changed: dict[str, int] = {}
-        parent_fd, last = files.open_parent(self.place, self.path, changed)
-        for path, fd in changed.items():
-            self.sync_after(path.rpartition("/")[0], fd)
+        try:
+            parent_fd, last = files.open_parent(self.place, self.path, changed)
+        finally:
+            for path, fd in changed.items():
+                self.sync_after(path.rpartition("/")[0], fd)
         self.sync_after(self.path.rpartition("/")[0], parent_fd)
         return parent_fd, last
 
@@ -360,8 +411,12 @@ class PutJob(_BlobJob):
         self.forget(self._old, self._old_state)
 
     def discard(self) -> None:
-        if self._staged is not None and self._result is not None:
+        """Its record goes only if its name in staging was still there: then, and only then, it was never published."""
+        if self._staged is None or not self._staged.withdraw():
+            return
+        if self._result is not None:
             self.mount.records.clear(self._record.seal)
+        blocklists.remove(self.place, self._block_list)
 
     def close(self) -> None:
         super().close()
@@ -403,7 +458,6 @@ class UpdateJob(_BlobJob):
                 return state
             self.mark_tagged(properties)
             self.sync_staged()
-            self._old_seal = found.seal
             if self._copy is not None:
                 self._publish_copy(self._copy, found, properties)
             else:
@@ -425,6 +479,7 @@ class UpdateJob(_BlobJob):
             self.needs_prepare = True
             raise Again from None
         self.directory_fds[f"{id(self.mount)}:inode:{found.seal.inode}"] = found.fd
+        self._old_seal = found.seal
         self.mount.records.remember(record)
 
     def _publish_copy(self, copy: StagedFile, found: Found, properties: BlobProperties) -> None:
@@ -432,9 +487,9 @@ class UpdateJob(_BlobJob):
             raise Again
         record = self.seal(copy, properties)
         self.sync_staged()
-        parent_fd, last = files.open_parent(self.place, found.path, {})
-        self.sync_after(found.path.rpartition("/")[0], parent_fd)
+        parent_fd, last = self.parent_of(found)
         copy.rename_to(parent_fd, last)
+        self._old_seal = found.seal
         self.mount.records.remember(record)
 
     def cleanup(self) -> None:
@@ -483,27 +538,36 @@ class DeleteJob(_BlobJob):
         directory = self.place.private(_SNAPSHOT_DIRECTORY)
         containers_fd = self.mount.containers_fd
         if self.trash.take(containers_fd, f"{directory}/{blob_key(self.name)}"):
-            self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
+            self.sync_private(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
 
     def _remove(self, found: Found) -> None:
         if not self._snapshot:
-            for fd in leasefiles.write(self.place, self.name, None) if self._has_lease() else []:
-                self.own(fd)
-        parent_fd, last = files.open_parent(self.place, found.path, {}) if not self._snapshot else self._parent(found)
-        self.sync_after(found.path.rpartition("/")[0], parent_fd)
-        with translated("unlink"):
+            self._remove_twin(found)
+        parent_fd, last = self.parent_of(found)
+        with suppress(FileNotFoundError):  # gone already by another writer's hand
             os.unlink(last, dir_fd=parent_fd)
-        if not self._snapshot and found.path.count("/") > self.place.prefix.count("/"):
+        if self._snapshot:
+            return
+        if leasefiles.read(self.place, self.name) is not None:  # only now: a crash leaves no blob without its lease
+            for path, fd in leasefiles.write(self.place, self.name, None).items():
+                self.sync_private(path, fd)
+        if found.path.count("/") > self.place.prefix.count("/"):
             fd = files.prune(self.place, found.path)
             if fd >= 0:
                 self.sync_after("pruned:" + found.path, fd)
 
-    def _has_lease(self) -> bool:
-        return leasefiles.read(self.place, self.name) is not None
-
-    def _parent(self, found: Found) -> tuple[int, str]:
-        parent, _, last = found.path.rpartition("/")
-        return self.mount.open(parent, DIRECTORY), last
+    def _remove_twin(self, found: Found) -> None:
+        """A crash while the blob was moved beside a directory leaves it in both places; what is beside is hidden while
+        the other is there, and would come back when that goes."""
+        beside = self.place.prefix + self.mount.encode_beside(self.name)
+        parent, _, last = beside.rpartition("/")
+        fd = -1 if beside == found.path else self.mount.open(parent or ".", DIRECTORY)
+        if fd < 0:
+            return
+        self.own(fd)
+        with suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(last, dir_fd=fd)
+            self.sync_after(parent, fd)
 
     def cleanup(self) -> None:
         if self._gone is None:
@@ -525,6 +589,7 @@ class SnapshotJob(_BlobJob):
         self._staged: StagedFile | None = None
         self._copied: Seal | None = None
         self._state: BlobState | None = None
+        self._seal: Seal | None = None
 
     def prepare(self) -> None:
         self._drop()
@@ -541,8 +606,8 @@ class SnapshotJob(_BlobJob):
         staged = self._staged
         assert staged is not None
         properties = self._decide(self._state)
-        size = self.seal(staged, properties).seal.size
-        self._result = BlobState(self.name, size, properties, None, self._id)
+        self._seal = self.seal(staged, properties).seal
+        self._result = BlobState(self.name, self._seal.size, properties, None, self._id)
 
     def publish(self) -> BlobState:
         staged = self._staged
@@ -555,11 +620,15 @@ class SnapshotJob(_BlobJob):
                 raise Again
             directory = self.place.private(_SNAPSHOT_DIRECTORY, blob_key(self.name))
             containers_fd = self.mount.containers_fd
-            for i, fd in enumerate(smallfile.make_directories(containers_fd, directory)):
-                self.sync_after(f"{directory}:{i}", fd)
+            for parent, fd in smallfile.make_directories(containers_fd, directory).items():
+                self.sync_private(parent, fd)
             staged.rename_to(containers_fd, f"{directory}/{path.rpartition('/')[2]}")
-            self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
+            self.sync_private(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
         return self._result
+
+    def discard(self) -> None:
+        if self._staged is not None and self._staged.withdraw() and self._seal is not None:
+            self.mount.records.clear(self._seal)
 
     def _drop(self) -> None:
         if self._staged is not None:
@@ -585,6 +654,6 @@ class LeaseJob(_BlobJob):
             _, state = self.look()
             lease = self._decide(state)
             assert state is not None  # decide refuses a missing blob
-            for i, fd in enumerate(leasefiles.write(self.place, self.name, lease)):
-                self.sync_after(f"lease:{self.place.container}:{self.name}:{i}", fd)
+            for path, fd in leasefiles.write(self.place, self.name, lease).items():
+                self.sync_private(path, fd)
             return replace(state, lease=lease)

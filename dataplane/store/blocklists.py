@@ -31,7 +31,7 @@ def pack(place: Place, blocks: Sequence[Block], to_sync: list[int]) -> str:
         return text
     directory_fd, directory = place.mount.containers_fd, place.private("blocklists")
     name = secrets.token_hex(12)
-    to_sync += smallfile.make_directories(directory_fd, directory)
+    to_sync += smallfile.make_directories(directory_fd, directory).values()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with translated("write block list"):
         fd = os.open(f"{directory}/{name}", flags, 0o600, dir_fd=directory_fd)

@@ -9,13 +9,16 @@ replaces it. A commit prepares the new blob's file before it takes the lock; blo
 that fails, or a crash, leaves them as they were.
 """
 
+import errno
 import json
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block
 from dataplane.store import blobs, blocklists, slots, smallfile, trust
@@ -24,7 +27,7 @@ from dataplane.store.commit import Again
 from dataplane.store.errors import translated
 from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found
-from dataplane.store.mount import DIRECTORY
+from dataplane.store.mount import DIRECTORY, Mount
 from dataplane.store.place import Place, blob_key
 from dataplane.store.records import Seal
 from dataplane.store.slots import StagedSlot
@@ -54,18 +57,26 @@ def directory_of(place: Place, name: str) -> str:
 
 def uncommitted(place: Place, name: str) -> dict[str, int]:
     """The uncommitted blocks of a blob: id to size in bytes, in the order of their ids."""
-    fd = _open_directory(place, name)
-    if fd < 0:
-        return {}
-    try:
-        found = slots.parse(os.listdir(fd))
-        sizes = {file_id: length for file_id, (_, length) in found.slots.items()}
-        sizes |= {file_id: os.stat(f"b{file_id}", dir_fd=fd).st_size for file_id in found.own}
-    except FileNotFoundError:  # a commit is taking the directory away
-        return {}
-    finally:
-        os.close(fd)
+    sizes = None
+    while sizes is None:
+        fd = _open_directory(place, name)
+        if fd < 0:
+            return {}
+        try:
+            sizes = _sizes(fd)
+        finally:
+            os.close(fd)
     return dict(sorted((file_id.translate(_TO_ID), size) for file_id, size in sizes.items()))
+
+
+def _sizes(fd: int) -> dict[str, int] | None:
+    """None when a block went while we looked: a commit took the directory, or the block got a slot."""
+    found = slots.parse(os.listdir(fd))
+    sizes = {file_id: length for file_id, (_, length) in found.slots.items()}
+    try:
+        return sizes | {file_id: os.stat(f"b{file_id}", dir_fd=fd).st_size for file_id in found.own}
+    except FileNotFoundError:
+        return None
 
 
 def uncommitted_names(place: Place) -> list[str]:
@@ -82,7 +93,8 @@ def _open_directory(place: Place, name: str) -> int:
     if place.mount.read_only:
         return -1
     try:
-        return os.open(directory_of(place, name), DIRECTORY, dir_fd=place.mount.containers_fd)
+        with translated("open blocks"):
+            return os.open(directory_of(place, name), DIRECTORY, dir_fd=place.mount.containers_fd)
     except (FileNotFoundError, NotADirectoryError):
         return -1
 
@@ -113,12 +125,12 @@ def stage_block(place: Place, name: str, block_id: str, length: int | None) -> S
     meta = _read_meta(place, directory)
     if meta is None and length >= slots.SLOT_BYTES_MIN and blobs.container_exists(place):
         new = _Meta(name, len(block_id), length, slots.counts_up(block_id))
-        for fd in _create_directory(place, directory, new):
-            try:
-                if place.durable:
-                    fsync(fd)
-            finally:
-                os.close(fd)
+        changed = _create_directory(place, directory, new)
+        try:
+            for fd in changed.values() if place.durable else ():
+                fsync(fd)
+        finally:
+            smallfile.close_all(changed)
         meta = _read_meta(place, directory)
     if meta is None or meta.slot_bytes == 0 or meta.id_chars != len(block_id):
         return StagedFile.create(place.mount)
@@ -133,29 +145,42 @@ def stage_block(place: Place, name: str, block_id: str, length: int | None) -> S
     return slot if slot is not None else StagedFile.create(place.mount)
 
 
-def _create_directory(place: Place, directory: str, meta: _Meta) -> list[int]:
-    """Make a block directory with its meta file, whole by one rename. Returns descriptors of directories to sync."""
+def _create_directory(place: Place, directory: str, meta: _Meta) -> dict[str, int]:
+    """Make a block directory with its meta file, whole by one rename. Returns descriptors of directories to sync, by
+    their paths. Raises StoreError."""
     containers_fd, staging_fd = place.mount.containers_fd, place.mount.staging_fd
     parent = directory.rpartition("/")[0]
     changed = smallfile.make_directories(containers_fd, parent)
     temporary = secrets.token_hex(12)
-    document = {"name": meta.name, "id_chars": meta.id_chars, "slot_bytes": meta.slot_bytes, "by_id": meta.by_id}
-    with translated("write blocks"):
-        os.mkdir(temporary, 0o700, dir_fd=staging_fd)
-        fd = os.open(f"{temporary}/{_META}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=staging_fd)
-        try:
-            write_all(fd, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape"))
-            if place.durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-        try:
-            os.rename(temporary, directory, src_dir_fd=staging_fd, dst_dir_fd=containers_fd)
-        except OSError:  # another request made it first: ENOTEMPTY or EEXIST
-            os.unlink(f"{temporary}/{_META}", dir_fd=staging_fd)
-            os.rmdir(temporary, dir_fd=staging_fd)
-        changed.append(os.open(parent, DIRECTORY, dir_fd=containers_fd))
+    try:
+        with translated("write blocks"):
+            try:
+                os.mkdir(temporary, 0o700, dir_fd=staging_fd)
+                _write_meta(place, f"{temporary}/{_META}", meta)
+                os.rename(temporary, directory, src_dir_fd=staging_fd, dst_dir_fd=containers_fd)
+            except OSError as error:
+                with suppress(OSError):
+                    os.unlink(f"{temporary}/{_META}", dir_fd=staging_fd)
+                with suppress(OSError):
+                    os.rmdir(temporary, dir_fd=staging_fd)
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # else another request made it first
+                    raise
+            changed[parent] = os.open(parent, DIRECTORY, dir_fd=containers_fd)
+    except BaseException:
+        smallfile.close_all(changed)
+        raise
     return changed
+
+
+def _write_meta(place: Place, path: str, meta: _Meta) -> None:
+    document = {"name": meta.name, "id_chars": meta.id_chars, "slot_bytes": meta.slot_bytes, "by_id": meta.by_id}
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=place.mount.staging_fd)
+    try:
+        write_all(fd, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+        if place.durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class PutBlockJob(blobs._BlobJob):
@@ -181,9 +206,14 @@ class PutBlockJob(blobs._BlobJob):
 
     def _move_out(self, slot: StagedFile) -> None:
         """The directory that the slot is in went away: keep the block in a file of its own."""
+        own = StagedFile.create(self.mount)
+        try:
+            own.copy_from(slot.fd, slot.base, slot.size)
+        except BaseException:
+            own.discard()
+            raise
         self._slot_is_lost = False
-        self._staged = StagedFile.create(self.mount)
-        self._staged.copy_from(slot.fd, slot.base, slot.size)
+        self._staged = own
         slot.discard()
 
     def stage(self) -> None:
@@ -204,8 +234,8 @@ class PutBlockJob(blobs._BlobJob):
         meta = _read_meta(self.place, directory)
         if meta is None:
             new = _Meta(self.name, len(self._block_id), 0, False)
-            for i, fd in enumerate(_create_directory(self.place, directory, new)):
-                self.sync_after(f"{self.place.private('blocks')}:{i}", fd)
+            for path, fd in _create_directory(self.place, directory, new).items():
+                self.sync_private(path, fd)
             meta = _read_meta(self.place, directory)
         if meta is not None and meta.id_chars != len(self._block_id):
             if uncommitted(self.place, self.name):
@@ -222,7 +252,7 @@ class PutBlockJob(blobs._BlobJob):
                 self._name_slot(staged)
             else:
                 self._name_file(staged, f"{directory}/b{self._block_id.translate(_TO_FILE)}")
-            self.sync_after(directory, os.open(directory, DIRECTORY, dir_fd=self.mount.containers_fd))
+            self.sync_private(directory, os.open(directory, DIRECTORY, dir_fd=self.mount.containers_fd))
         return BlobState(self.name, 0, _NO_PROPERTIES)
 
     def _name_file(self, staged: StagedFile, target: str) -> None:
@@ -269,12 +299,25 @@ def _is_same_file(fd: int, directory_fd: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A block of the new list: a range of an open file; `slot_id` when it is a slot of the upload's shared file."""
+    """A block of the new list: a range of an open file, `slot_id` when it is a slot of the upload's shared file; or a
+    file of its own, `file_name` in the upload's directory, opened only while it is copied (a list has up to 50,000)."""
 
     block: Block
     fd: int
     offset: int
     slot_id: str = ""
+    file_name: str = ""
+
+    def append_to(self, staged: StagedFile) -> bool:
+        """Copy it to the end of a file; False when it is no longer as long as it was. Raises FileNotFoundError when it
+        was replaced by another."""
+        if not self.file_name:
+            return staged.copy_from(self.fd, self.offset, self.block.size) == self.block.size
+        fd = os.open(self.file_name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            return staged.copy_from(fd, 0, self.block.size) == self.block.size
+        finally:
+            os.close(fd)
 
 
 class CommitJob(PutJob):
@@ -287,6 +330,8 @@ class CommitJob(PutJob):
         self.needs_prepare = True
         self._entries: Final = entries
         self._committed_seal: Seal | None = None
+        self._waiting: _Waiting | None = None
+        self._sealed: int | None = None  # the inode of a block directory whose `data` this job closed, and so may take
 
     def prepare(self) -> None:
         if self._staged is not None:
@@ -306,8 +351,11 @@ class CommitJob(PutJob):
         staged = StagedFile.create(self.mount)
         try:
             for piece in pieces:
-                if staged.copy_from(piece.fd, piece.offset, piece.block.size) != piece.block.size:
+                if not piece.append_to(staged):
                     raise Again  # the file that it comes from was cut meanwhile
+        except FileNotFoundError:
+            staged.discard()
+            raise Again from None
         except BaseException:
             staged.discard()
             raise
@@ -317,37 +365,40 @@ class CommitJob(PutJob):
         """The upload's shared file, when it is the blob or lacks little (slots.py)."""
         if not any(piece.slot_id for piece in pieces):
             return None
+        waiting = self._waiting
         meta = _read_meta(self.place, directory_of(self.place, self.name))
-        fd = _open_directory(self.place, self.name)
-        if fd < 0 or meta is None:
+        if waiting is None or not waiting.has_data or meta is None or meta.slot_bytes == 0:
             return None
-        self.own(fd)
+        fd = waiting.directory_fd
         wanted, offset = [], 0
         for piece in pieces:
             slot_offset = piece.offset if piece.slot_id else None
             wanted.append(slots.Wanted(piece.slot_id, piece.block.size, slot_offset, offset))
             offset += piece.block.size
-        missing = slots.gaps(slots.seal(fd), wanted, meta.slot_bytes)
+        missing = slots.gaps(waiting.contents, wanted, meta.slot_bytes)
         if missing is None:
             return None
         by_offset = {each.offset: piece for each, piece in zip(wanted, pieces, strict=True)}
         with translated("open"):
             data_fd = os.open(slots.DATA, os.O_RDWR | os.O_CLOEXEC, dir_fd=fd)
         data = StagedFile(self.mount, data_fd, directory_fd=fd, name=slots.DATA)
-        for each in missing:
-            gap = StagedFile(self.mount, data_fd, base=each.offset)
-            piece = by_offset[each.offset]
-            if gap.copy_from(piece.fd, piece.offset, piece.block.size) != piece.block.size:
-                data.discard()
-                return None
-        if os.fstat(data_fd).st_size != offset:
+        try:
+            filled = all(by_offset[m.offset].append_to(StagedFile(self.mount, data_fd, base=m.offset)) for m in missing)
+            whole = filled and os.fstat(data_fd).st_size == offset
+        except FileNotFoundError:
+            data.discard()
+            raise Again from None
+        except BaseException:
+            data.discard()
+            raise
+        if not whole:
             data.discard()
             return None
         return data
 
     def _resolve(self, found: Found | None, state: BlobState | None) -> list[_Piece]:
         """Where each block of the list comes from. Raises BlobError InvalidBlockList."""
-        waiting = self._uncommitted()
+        waiting = self._waiting = _Waiting(self)
         committed: dict[str, _Piece] = {}
         self._committed_seal = None
         if found is not None and state is not None:
@@ -366,9 +417,6 @@ class CommitJob(PutJob):
                 _invalid()
         return pieces
 
-    def _uncommitted(self) -> "_Waiting":
-        return _Waiting(self)
-
     def stage(self) -> None:
         super().stage()
         if self._committed_seal is not None and (self._old is None or self._old.seal != self._committed_seal):
@@ -381,42 +429,77 @@ class CommitJob(PutJob):
             raise Again
         super()._decide_again(staged, state)
 
+    def close_data(self, directory_fd: int) -> bool:
+        """Close an upload's shared file to new blocks. True when it was this job that did: one commit may put it into
+        place, any other copies from it, or the later one would write to what the earlier has published."""
+        inode = os.fstat(directory_fd).st_ino
+        if slots.seal(directory_fd):
+            self._sealed = inode
+        return self._sealed == inode
+
+    def check_locked(self) -> None:
+        """No block may have come since: it would be dropped, acknowledged and in no blob."""
+        waiting = self._waiting
+        fd = _open_directory(self.place, self.name)
+        stamp = None
+        if fd >= 0:
+            stamp = _stamp(self.own(fd))
+        if waiting is None or waiting.stamp != stamp:
+            raise Again
+
 
 class _Waiting(dict[str, _Piece]):
-    """The uncommitted blocks of a blob; a block's file is opened when it is asked for, and then kept open."""
+    """The uncommitted blocks of a blob as they are at one moment; which it was, `stamp` tells."""
 
     def __init__(self, job: CommitJob) -> None:
         super().__init__()
         self._job = job
-        self._directory_fd = _open_directory(job.place, job.name)
-        self._found = slots.Contents()
-        if self._directory_fd >= 0:
-            job.own(self._directory_fd)
-            self._found = slots.parse(os.listdir(self._directory_fd))
+        self.directory_fd: Final = _open_directory(job.place, job.name)
+        self.contents = slots.Contents()
+        self.has_data = False  # whether the job may take the shared file itself
+        self.stamp: tuple[int, int] | None = None
+        if self.directory_fd >= 0:
+            job.own(self.directory_fd)
+            if os.access(slots.DATA, os.F_OK, dir_fd=self.directory_fd):
+                self.has_data = job.close_data(self.directory_fd)
+            self.stamp = _stamp(self.directory_fd)
+            self.contents = slots.parse(os.listdir(self.directory_fd))
         self._data_fd = -1
 
     def __contains__(self, block_id: object) -> bool:
         file_id = str(block_id).translate(_TO_FILE)
-        return file_id in self._found.own or file_id in self._found.slots
+        return file_id in self.contents.own or file_id in self.contents.slots
 
     def __missing__(self, block_id: str) -> _Piece:
         file_id = block_id.translate(_TO_FILE)
-        if file_id in self._found.own:
-            fd = self._open(f"b{file_id}")
-            piece = _Piece(Block(block_id, os.fstat(fd).st_size), fd, 0)
+        if file_id in self.contents.own:
+            size = self._size(f"b{file_id}")
+            piece = _Piece(Block(block_id, size), self.directory_fd, 0, file_name=f"b{file_id}")
         else:
             if self._data_fd < 0:
                 self._data_fd = self._open(slots.DATA)
-            offset, length = self._found.slots[file_id]
+            offset, length = self.contents.slots[file_id]
             piece = _Piece(Block(block_id, length), self._data_fd, offset, file_id)
         self[block_id] = piece
         return piece
 
-    def _open(self, name: str) -> int:
+    def _size(self, name: str) -> int:
         try:
-            return self._job.own(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory_fd))
+            return os.stat(name, dir_fd=self.directory_fd, follow_symlinks=False).st_size
         except FileNotFoundError:
             raise Again from None
+
+    def _open(self, name: str) -> int:
+        try:
+            return self._job.own(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory_fd))
+        except FileNotFoundError:
+            raise Again from None
+
+
+def _stamp(directory_fd: int) -> tuple[int, int]:
+    """Differs when an entry came or went meanwhile, as far as the time stamps of directories tell."""
+    status = os.fstat(directory_fd)
+    return status.st_ino, status.st_mtime_ns
 
 
 def _invalid() -> NoReturn:
@@ -425,10 +508,27 @@ def _invalid() -> NoReturn:
 
 def block_list(place: Place, name: str, snapshot: str = "") -> tuple[tuple[Block, ...], tuple[Block, ...]] | None:
     """(committed, uncommitted) blocks of a blob; None when there is neither the blob nor a block of it."""
-    opened = blobs.open_blob(place, name, snapshot)
     waiting = tuple(Block(i, size) for i, size in ({} if snapshot else uncommitted(place, name)).items())
+    opened = blobs.open_blob(place, name, snapshot)
     if opened is None:
         return ((), waiting) if waiting else None
-    found, state = opened
-    os.close(found.fd)
+    os.close(opened[0].fd)
+    state = opened[1]
     return blocklists.unpack(place, state.properties.block_list, state.size), waiting
+
+
+def sweep(mount: Mount, trash: Trash, now: float) -> None:
+    """Take away the blocks of uploads that nobody added to for a week (REST page "Put Block"). `now` in seconds."""
+    for container in list_names(mount.containers_fd, "."):
+        place = Place(container, mount, "", True, False)
+        for key in list_names(mount.containers_fd, place.private("blocks")):
+            directory = place.private("blocks", key)
+            meta = _read_meta(place, directory)
+            with suppress(OSError), mount.lock(place.lock_key(meta.name if meta is not None else "")):
+                if now - _last_change(mount, directory) > limits.uncommitted_seconds_max:
+                    trash.take(mount.containers_fd, directory)
+
+
+def _last_change(mount: Mount, directory: str) -> float:
+    """When the last block of an upload came, in seconds: an entry that comes is a change of its directory."""
+    return os.stat(directory, dir_fd=mount.containers_fd, follow_symlinks=False).st_mtime

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from dataplane.store.errors import StorageUnavailable, translated
 from dataplane.store.syncs import sync_together
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class Again(Exception):
 class Job(ABC, Generic[T]):
     """One change. A job is used by one thread at a time; `close` is always called in the end, also after a failure."""
 
+    mount: object = None  # what it waits for: only jobs of one mount share a group
     durable: bool = True
     needs_prepare: bool = False  # whether `prepare` does anything, that is, whether a pool thread is worth waking
 
@@ -97,39 +99,47 @@ def run_group(jobs: Sequence[Job[Any]]) -> list[Outcome[Any]]:
     return outcomes
 
 
+def prepare(job: Job[Any]) -> None:
+    """The long part. Raises what it raises; after Again the job may be prepared once more, else it is to be ended."""
+    with translated("prepare"):
+        job.prepare()
+
+
 def run(job: Job[T]) -> T:
-    """Execute one job now, prepared and durable. Raises what the job raises."""
-    for _ in range(PREPARE_ATTEMPTS_MAX - 1):
+    """Execute one job now, prepared and durable. Raises what the job raises; StorageUnavailable when others keep
+    changing what it builds on."""
+    for _ in range(PREPARE_ATTEMPTS_MAX):
         try:
-            return _run_once(job)
+            prepare(job)
+            (outcome,) = run_group([job])
         except Again:
             continue
-    return _run_once(job)
-
-
-def _run_once(job: Job[T]) -> T:
-    try:
-        job.prepare()
-    except BaseException as error:
-        _finish(job, Outcome[T](error=error))
-        raise
-    (outcome,) = run_group([job])
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value  # type: ignore[return-value]
+        except BaseException as error:
+            _finish(job, Outcome[T](error=error))
+            raise
+        if isinstance(outcome.error, Again):
+            continue
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value  # type: ignore[return-value]
+    busy = StorageUnavailable("prepare")
+    _finish(job, Outcome[T](error=busy))
+    raise busy
 
 
 def _attempt(outcome: Outcome[Any], step: Callable[[], None]) -> None:
     if outcome.error is None:
         try:
-            step()
+            with translated(step.__name__):
+                step()
         except Exception as error:  # whatever it was, it is this job's answer, not the group's
             outcome.error = error
 
 
 def _attempt_value(outcome: Outcome[Any], step: Callable[[], Any]) -> None:
     try:
-        outcome.value = step()
+        with translated(step.__name__):
+            outcome.value = step()
     except Exception as error:
         outcome.error = error
 
@@ -165,7 +175,7 @@ def _finish(job: Job[Any], outcome: Outcome[Any]) -> None:
             job.cleanup()
         elif not isinstance(outcome.error, Again):
             job.discard()
-    except OSError:
+    except Exception:
         pass  # leftovers are swept; the job's own outcome stands
     finally:
         job.staged_fds.clear()

@@ -4,21 +4,23 @@ A directory that somebody made on the mount is a container too; its document is 
 makes the private document first and the directory last; deleting moves the directory into the trash first: the
 directory's existence is the one thing that decides. A document without a directory is an older container's, and goes to
 the trash when the name is used again, so that nothing of an old container shows in a new one.
+
+A document that does not read leaves its container closed, never open: private, without policies, and leased by nobody
+known, so that it can be read with the account's key and is not deleted before Break Lease.
 """
 
 import os
-import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import foreign_etag
 from dataplane.blobapi.model import AccessPolicy, ContainerProperties, ContainerState, PublicAccess
-from dataplane.store import leasefiles, smallfile, trust
+from dataplane.store import files, leasefiles, smallfile, trust
 from dataplane.store.commit import Job
 from dataplane.store.errors import translated
-from dataplane.store.fileio import write_all
-from dataplane.store.mount import DIRECTORY
+from dataplane.store.fileio import fsync
+from dataplane.store.mount import DIRECTORY, Mount
 from dataplane.store.place import Place
 from dataplane.store.trash import Trash
 
@@ -28,21 +30,21 @@ _DOCUMENT: Final = "properties"
 
 def read(place: Place) -> ContainerState | None:
     """The container at this moment, None when its directory is not there."""
-    fd = place.mount.open(place.directory, DIRECTORY)
-    if fd < 0:
+    fd = files.open_directory(place.mount, place.directory)
+    if fd is None:
         return None
     try:
-        status = os.fstat(fd)
+        with translated("stat"):
+            status = os.fstat(fd)
     finally:
         os.close(fd)
-    document = None
-    if not place.mount.read_only:
-        data = smallfile.read(place.mount.containers_fd, place.private(_DOCUMENT))
-        document = smallfile.decode(MAGIC, data) if data is not None else None
+    data = None if place.mount.read_only else smallfile.read(place.mount.containers_fd, place.private(_DOCUMENT))
+    document = smallfile.decode(MAGIC, data) if data is not None else None
     properties = _from_json(document) if document is not None else None
     if properties is None:
-        made = int(status.st_ctime)
-        properties = ContainerProperties(foreign_etag(status.st_ino, 0, status.st_ino), made)
+        lease = None if data is None else leasefiles.UNREADABLE
+        etag = foreign_etag(status.st_ino, 0, status.st_ino)
+        properties = ContainerProperties(etag, int(status.st_ctime), lease=lease)
     return ContainerState(place.container, properties, place.read_only)
 
 
@@ -79,7 +81,7 @@ class _ContainerJob(Job[Any]):
     def __init__(self, place: Place, trash: Trash) -> None:
         super().__init__()
         self.place: Final = place
-        self.mount: Final = place.mount
+        self.mount: Mount = place.mount
         self.trash: Final = trash
         self.durable = place.durable
 
@@ -89,19 +91,11 @@ class _ContainerJob(Job[Any]):
 
     def write_document(self, properties: ContainerProperties) -> None:
         containers_fd, staging_fd = self.mount.containers_fd, self.mount.staging_fd
-        for i, fd in enumerate(smallfile.make_directories(containers_fd, self.place.private())):
-            self.sync_after(f"{self.place.container}:{i}", fd)
-        temporary = secrets.token_hex(12)
-        with translated("write container"):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = self.own(os.open(temporary, flags, 0o600, dir_fd=staging_fd))
-            write_all(fd, smallfile.encode(MAGIC, _to_json(properties)))
-            if self.durable:
-                os.fsync(fd)
-            target = self.place.private(_DOCUMENT)
-            os.replace(temporary, target, src_dir_fd=staging_fd, dst_dir_fd=containers_fd)
-            directory = os.open(self.place.private(), DIRECTORY, dir_fd=containers_fd)
-        self.sync_after(f"document:{self.place.container}", directory)
+        directory, data = self.place.private(), smallfile.encode(MAGIC, _to_json(properties))
+        for path, fd in smallfile.make_directories(containers_fd, directory).items():
+            self.sync_after(f"private:{path}", fd)
+        smallfile.replace(staging_fd, containers_fd, self.place.private(_DOCUMENT), data, self.durable)
+        self.sync_after(f"private:{directory}", os.open(directory, DIRECTORY, dir_fd=containers_fd))
 
 
 class CreateJob(_ContainerJob):
@@ -119,7 +113,7 @@ class CreateJob(_ContainerJob):
             self.write_document(self._properties)
             if self.durable:
                 for fd in self.directory_fds.values():
-                    os.fsync(fd)
+                    fsync(fd)
             with translated("mkdir"):
                 try:
                     os.mkdir(self.place.directory, 0o755, dir_fd=self.mount.root_fd)
@@ -160,6 +154,7 @@ class DeleteContainerJob(_ContainerJob):
             if not self.place.prefix:  # a mapped directory is the operator's: it is neither moved nor emptied
                 raise BlobError(ErrorCode.AUTHORIZATION_FAILURE)
             self.trash.take(self.mount.root_fd, self.place.directory)
-            self.sync_after("root", os.dup(self.mount.root_fd))
+            if self.durable:  # before the rest, or a crash could show the container without what belongs to it
+                fsync(self.mount.root_fd)
             self.trash.take(self.mount.containers_fd, self.place.private())
-            self.sync_after("containers", os.dup(self.mount.containers_fd))
+            self.sync_after("private:.", os.dup(self.mount.containers_fd))

@@ -11,6 +11,7 @@ import mimetypes
 import os
 import secrets
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -20,6 +21,7 @@ from dataplane.blobapi.etag import foreign_etag
 from dataplane.blobapi.model import BlobProperties
 from dataplane.store import names, records, trust
 from dataplane.store.errors import NameNotStorable, StorageUnavailable, translated
+from dataplane.store.fileio import fsync
 from dataplane.store.mount import DIRECTORY, Mount
 from dataplane.store.place import Place
 from dataplane.store.records import Seal
@@ -73,11 +75,27 @@ def open_regular(mount: Mount, path: str) -> tuple[int, Seal] | int:
             return -fd
         with translated("open"):
             raise OSError(-fd, os.strerror(-fd))
-    status = os.fstat(fd)
+    try:
+        with translated("stat"):
+            status = os.fstat(fd)
+    except BaseException:
+        os.close(fd)
+        raise
     if stat.S_ISREG(status.st_mode):
         return fd, Seal(status.st_ino, status.st_size, status.st_mtime_ns)
     os.close(fd)
     return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENOENT
+
+
+def open_directory(mount: Mount, path: str) -> int | None:
+    """A directory, None when there is none of that path. Raises StoreError: a mount that fails is no absence."""
+    fd = mount.open(path, DIRECTORY)
+    if fd >= 0:
+        return fd
+    if -fd in _ABSENT:
+        return None
+    with translated("open directory"):
+        raise OSError(-fd, os.strerror(-fd))
 
 
 def properties(place: Place, name: str, found: Found) -> BlobProperties:
@@ -150,8 +168,8 @@ def _make_parents(place: Place, parent: str, changed: dict[str, int]) -> int:
 
 def _descend(place: Place, parent: str, changed: dict[str, int]) -> int:
     """One walk down to `parent`: a descriptor, or the negative errno when something else changed on the way."""
-    at = place.mount.open(place.directory, DIRECTORY)
-    if at < 0:
+    at = open_directory(place.mount, place.directory)
+    if at is None:
         raise BlobError(ErrorCode.CONTAINER_NOT_FOUND)
     path = place.prefix.rstrip("/")
     try:
@@ -201,18 +219,29 @@ def _move_beside(place: Place, path: str, at: int, component: str) -> None:
         if isinstance(opened, int):
             return  # somebody else moved or deleted it
         os.close(opened[0])
-        beside = (place.prefix + place.mount.encode_beside(name)).rpartition("/")
-        parent_fd, last = open_parent(place, f"{beside[0]}/{beside[2]}" if beside[0] else beside[2], {})
-        temporary = secrets.token_hex(12)
-        staging = place.mount.staging_fd
+        made: dict[str, int] = {}
         try:
-            os.link(component, temporary, src_dir_fd=at, dst_dir_fd=staging, follow_symlinks=False)
-            os.rename(temporary, last, src_dir_fd=staging, dst_dir_fd=parent_fd)
+            parent_fd, last = open_parent(place, place.prefix + place.mount.encode_beside(name), made)
+            made[""] = parent_fd
+            _link_at(place.mount.staging_fd, at, component, parent_fd, last)
             if place.durable:
-                os.fsync(parent_fd)
+                for fd in made.values():
+                    fsync(fd)
             os.unlink(component, dir_fd=at)
         finally:
-            os.close(parent_fd)
+            for fd in made.values():
+                os.close(fd)
+
+
+def _link_at(staging_fd: int, at: int, component: str, parent_fd: int, last: str) -> None:
+    """A second link, in the place of whatever is there: link(2) does not replace, rename(2) does."""
+    temporary = secrets.token_hex(12)
+    os.link(component, temporary, src_dir_fd=at, dst_dir_fd=staging_fd, follow_symlinks=False)
+    try:
+        os.rename(temporary, last, src_dir_fd=staging_fd, dst_dir_fd=parent_fd)
+    finally:
+        with suppress(OSError):  # rename(2) leaves both where they are one file already
+            os.unlink(temporary, dir_fd=staging_fd)
 
 
 def _unusable(code: int) -> Exception:

@@ -1,20 +1,23 @@
 """Leases of blobs. They belong to the name, not to the file: overwriting a blob keeps its lease.
 
-A container without leases has no directory for them, so that a reader of an ordinary container pays one access(2).
+A container without leases has no directory for them, so that a reader of an ordinary container pays one failing open.
+
+A lease document that does not read (a flipped bit, a newer format) does not read as "no lease": who holds one relies on
+nobody else writing. It stands for a lease without end whose id nobody knows, so that reads go on, writes are refused,
+and Break Lease ends it.
 """
 
 import os
-import secrets
 from typing import Final
 
 from dataplane.blobapi.model import Lease
 from dataplane.store import smallfile, trust
 from dataplane.store.errors import translated
-from dataplane.store.fileio import write_all
 from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place, blob_key
 
 MAGIC: Final = "blobedge-lease1"
+UNREADABLE: Final = Lease("unreadable", -1, None)  # no GUID, so no request can name it
 
 
 def to_json(lease: Lease) -> dict[str, object]:
@@ -45,17 +48,21 @@ def from_json(document: dict[str, object]) -> Lease:
 def read(place: Place, name: str) -> Lease | None:
     """The lease of a blob, None when it never had one or it was removed."""
     mount = place.mount
-    if mount.read_only or not os.access(place.private("leases"), os.F_OK, dir_fd=mount.containers_fd):
+    if mount.read_only:
         return None
     data = smallfile.read(mount.containers_fd, place.private("leases", blob_key(name)))
-    document = smallfile.decode(MAGIC, data) if data is not None else None
+    return _decode(data) if data is not None else None
+
+
+def _decode(data: bytes) -> Lease:
+    document = smallfile.decode(MAGIC, data)
     if document is None:
-        return None
+        return UNREADABLE
     try:
         lease = from_json(document)
         trust.check_lease(lease)
     except trust.MALFORMED:
-        return None
+        return UNREADABLE
     return lease
 
 
@@ -63,7 +70,7 @@ def leased_keys(place: Place) -> frozenset[str]:
     """The keys of all blobs that have a lease document: what a listing looks at instead of asking for each blob."""
     try:
         fd = os.open(place.private("leases"), DIRECTORY, dir_fd=place.mount.containers_fd)
-    except OSError:
+    except FileNotFoundError:
         return frozenset()
     try:
         return frozenset(os.listdir(fd))
@@ -71,33 +78,25 @@ def leased_keys(place: Place) -> frozenset[str]:
         os.close(fd)
 
 
-def write(place: Place, name: str, lease: Lease | None) -> list[int]:
-    """Replace the lease, by rename. Returns descriptors of directories to fsync and close."""
+def write(place: Place, name: str, lease: Lease | None) -> dict[str, int]:
+    """Replace the lease, by rename, or remove it. Returns descriptors of directories to fsync and close, by their
+    paths. Raises StoreError."""
     directory_fd = place.mount.containers_fd
     directory = place.private("leases")
     path = f"{directory}/{blob_key(name)}"
-    with translated("write lease"):
-        changed = smallfile.make_directories(directory_fd, directory)
-        if lease is None:
-            try:
-                os.unlink(path, dir_fd=directory_fd)
-            except FileNotFoundError:
-                return changed
-        else:
-            _replace(place, path, smallfile.encode(MAGIC, to_json(lease)))
-        changed.append(os.open(directory, DIRECTORY, dir_fd=directory_fd))
-    return changed
-
-
-def _replace(place: Place, path: str, data: bytes) -> None:
-    mount = place.mount
-    temporary = secrets.token_hex(12)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600, dir_fd=mount.staging_fd)
+    changed = smallfile.make_directories(directory_fd, directory)
     try:
-        write_all(fd, data)
-        if place.durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(temporary, path, src_dir_fd=mount.staging_fd, dst_dir_fd=mount.containers_fd)
+        with translated("write lease"):
+            if lease is None:
+                try:
+                    os.unlink(path, dir_fd=directory_fd)
+                except FileNotFoundError:
+                    return changed
+            else:
+                data = smallfile.encode(MAGIC, to_json(lease))
+                smallfile.replace(place.mount.staging_fd, directory_fd, path, data, place.durable)
+            changed[directory] = os.open(directory, DIRECTORY, dir_fd=directory_fd)
+    except BaseException:
+        smallfile.close_all(changed)
+        raise
+    return changed

@@ -17,7 +17,6 @@ from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.model import BlobProperties, BlobState, Lease
 from dataplane.store import blobs, blocks, files, leasefiles, names
 from dataplane.store.index import DirectoryIndex, Entry, Sorted
-from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place, blob_key
 from dataplane.store.records import seal_of
 from dataplane.store.trash import list_names
@@ -134,8 +133,8 @@ class Walker:
 
     def _open(self, directory: _Directory) -> None:
         path = self._place.prefix + directory.path if directory.path else self._place.directory
-        fd = self._place.mount.open(path, DIRECTORY)
-        if fd < 0:
+        fd = files.open_directory(self._place.mount, path)
+        if fd is None:
             return
         try:
             entries = self._index.sorted(fd)

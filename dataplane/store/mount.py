@@ -33,6 +33,7 @@ _PATH_BYTES_MAX: Final = 4000  # PATH_MAX is 4096 with the NUL; longer names are
 _LOCK_BITS: Final = 62
 _LANES: Final = 32
 _LANE_FILES: Final = 16
+LANE_CHARS: Final = 2  # the length of their names
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY

@@ -10,7 +10,8 @@ copy, never data:
 - A slot is claimed by one request, once, by creating `i<id>` and `c<slot>` exclusively. Whoever comes second writes a
   file of its own, so no block that was acknowledged is ever overwritten, and a failed request's slot stays unusable.
 - `sealed` closes `data`: a commit makes it before it looks at the claims; a claimant looks for it after it has claimed.
-  So either the claimant stays away, or the commit sees a claim that is not completed and copies.
+  So either the claimant stays away, or the commit sees a claim that is not completed and copies. Of two commits at once
+  only the one that made `sealed` may fill gaps in `data` and publish it; the other copies.
 - `s<id>.<offset>.<length>` says that a block is complete and durable; `b<id>`, a file of its own, is newer than that.
 
 This needs a directory that all writers see alike, so it is used on local file systems only; NFS gets the copy.
@@ -101,7 +102,8 @@ def _next_free(directory_fd: int) -> int:
 
 def _create(directory_fd: int, name: str) -> bool:
     try:
-        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory_fd))
+        with translated("claim"):
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory_fd))
     except FileExistsError:
         return False
     return True
@@ -137,11 +139,9 @@ def parse(entries: Iterable[str]) -> Contents:
     return found
 
 
-def seal(directory_fd: int) -> Contents:
-    """Close `data` to new claims, then see which there are."""
-    with translated("seal"):
-        _create(directory_fd, SEALED)
-        return parse(os.listdir(directory_fd))
+def seal(directory_fd: int) -> bool:
+    """Close `data` to new claims. True for the one who did it first, and so may have it."""
+    return _create(directory_fd, SEALED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
 """Small private documents (leases, container records, service properties): one checksummed line of JSON each, replaced
-whole. Writing is two steps, so that a Job can share its syncs: `stage` the new text, then `replace` the old by
-rename."""
+whole by a rename."""
 
 import errno
 import json
 import os
+import secrets
 import stat
 import zlib
+from contextlib import suppress
 from typing import Any, Final
 
+from dataplane.store import syscalls
 from dataplane.store.errors import translated
+from dataplane.store.fileio import write_all
 from dataplane.store.mount import DIRECTORY
 
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
@@ -38,13 +41,12 @@ def decode(magic: str, data: bytes) -> dict[str, Any] | None:
 def read(dir_fd: int, path: str) -> bytes | None:
     """All of a small file, None when there is none: a link, a directory or anything else that somebody put there is
     none either, and never waited for."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-    except OSError as error:
-        if error.errno in _ABSENT:
+    fd = syscalls.openat2(dir_fd, path.encode("utf-8", "surrogateescape"), os.O_RDONLY | os.O_NONBLOCK)
+    if fd < 0:
+        if -fd in _ABSENT:
             return None
         with translated("read"):
-            raise
+            raise OSError(-fd, os.strerror(-fd))
     try:
         with translated("read"):
             status = os.fstat(fd)
@@ -55,16 +57,49 @@ def read(dir_fd: int, path: str) -> bytes | None:
         os.close(fd)
 
 
-def make_directories(dir_fd: int, path: str) -> list[int]:
-    """Make every missing directory of `path`. Returns descriptors (the caller's) of those whose entries changed."""
-    changed: list[int] = []
-    with translated("mkdir"):
-        parts = path.split("/")
-        for i in range(1, len(parts) + 1):
+def replace(staging_fd: int, dir_fd: int, path: str, data: bytes, durable: bool) -> None:
+    """Write a document and put it in the place of the old one. The caller has the directory of `path` fsynced.
+
+    Raises StoreError, FileNotFoundError when that directory went away."""
+    temporary = secrets.token_hex(12)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with translated("write document"):
+        fd = os.open(temporary, flags, 0o600, dir_fd=staging_fd)
+        try:
             try:
-                os.mkdir("/".join(parts[:i]), 0o700, dir_fd=dir_fd)
-            except FileExistsError:
-                continue
-            parent = "/".join(parts[: i - 1]) or "."
-            changed.append(os.open(parent, DIRECTORY, dir_fd=dir_fd))
+                write_all(fd, data)
+                if durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path, src_dir_fd=staging_fd, dst_dir_fd=dir_fd)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=staging_fd)
+            raise
+
+
+def make_directories(dir_fd: int, path: str) -> dict[str, int]:
+    """Make every missing directory of `path`. Returns descriptors (the caller's) of those whose entries changed, by
+    their paths. Raises StoreError."""
+    changed: dict[str, int] = {}
+    try:
+        with translated("mkdir"):
+            parts = path.split("/")
+            for i in range(1, len(parts) + 1):
+                try:
+                    os.mkdir("/".join(parts[:i]), 0o700, dir_fd=dir_fd)
+                except FileExistsError:
+                    continue
+                parent = "/".join(parts[: i - 1]) or "."
+                changed[parent] = os.open(parent, DIRECTORY, dir_fd=dir_fd)
+    except BaseException:
+        close_all(changed)
+        raise
     return changed
+
+
+def close_all(fds: dict[str, int]) -> None:
+    """Close what `make_directories` returned."""
+    for fd in fds.values():
+        os.close(fd)

@@ -89,15 +89,21 @@ class StagedFile:
 
     def discard(self) -> None:
         """Close it and remove it if it was never published. May be called again."""
+        self.withdraw()
+
+    def withdraw(self) -> bool:
+        """The same; True when its name was there to remove: then it was certainly never published."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-        if self._linked:
-            self._linked = False
-            try:
-                os.unlink(self.name, dir_fd=self._directory_fd)
-            except OSError:
-                return
+        if not self._linked:
+            return False
+        self._linked = False
+        try:
+            os.unlink(self.name, dir_fd=self._directory_fd)
+        except OSError:
+            return False
+        return True
 
 
 def _copy_some(source: int, target: int, count: int, source_offset: int, target_offset: int) -> int:

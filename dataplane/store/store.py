@@ -269,7 +269,7 @@ class Store:
 
 def _open_tree(path: str, records: RecordsOption, read_only: bool) -> _Tree:
     mount = Mount(path, records, read_only)
-    return _Tree(mount, DirectoryIndex(mount), None if read_only else Trash(mount))
+    return _Tree(mount, DirectoryIndex(mount), None if read_only else Trash(mount, blocks.sweep))
 
 
 def _trash(tree: _Tree) -> Trash:

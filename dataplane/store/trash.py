@@ -1,7 +1,7 @@
 """Deleting what is large: moved aside at once by a rename, removed by a thread of its own afterwards.
 
 What a crash leaves in `.blobedge/trash` is removed at the next start. Staged files and blocks of uploads that nobody
-finished go the same way once they are old enough (`sweep`).
+finished go the same way once they are old enough (`sweep`, at the start and then once an hour).
 """
 
 import os
@@ -10,20 +10,28 @@ import secrets
 import stat
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from dataplane.store.errors import translated
-from dataplane.store.mount import DIRECTORY, Mount
+from dataplane.store.errors import StoreError, translated
+from dataplane.store.mount import DIRECTORY, LANE_CHARS, Mount
+from dataplane.store.records import seal_of
 
 STAGING_SECONDS_MAX: Final = 24 * 3600  # no upload of one request takes longer
+_SWEEP_SECONDS: Final = 3600
 
 
 class Trash:
-    """The trash of one mount."""
+    """The trash of one mount.
 
-    def __init__(self, mount: Mount) -> None:
+    Records in files of their own go with the blobs and snapshots that they are of: an inode number is used again, and a
+    later file with it must not be given old metadata."""
+
+    def __init__(self, mount: Mount, sweep_more: "Callable[[Mount, Trash, float], None] | None" = None) -> None:
+        """`sweep_more` is called with each sweep: what only its owner knows to be abandoned."""
         self._mount = mount
+        self._sweep_more = sweep_more
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trash", daemon=True)
         self._thread.start()
@@ -49,12 +57,20 @@ class Trash:
         for name in os.listdir(self._mount.trash_fd):
             self._queue.put(name)
         for lane in (".", *list_names(self._mount.staging_fd, ".")):
-            self._sweep_lane(lane, now)
+            modified = self._sweep_lane(lane, now)
+            if len(lane) > LANE_CHARS and now - modified > STAGING_SECONDS_MAX:
+                with suppress(OSError):  # not a lane, but what became of an upload's first block
+                    os.rmdir(lane, dir_fd=self._mount.staging_fd)
+        if self._sweep_more is not None:
+            self._sweep_more(self._mount, self, now)
 
-    def _sweep_lane(self, lane: str, now: float) -> None:
+    def _sweep_lane(self, lane: str, now: float) -> float:
+        """Remove abandoned files of a directory. Returns when it was changed before that, in seconds."""
+        modified = now
         with suppress(OSError):
             fd = os.open(lane, DIRECTORY, dir_fd=self._mount.staging_fd)
             try:
+                modified = os.fstat(fd).st_mtime
                 with os.scandir(fd) as entries:
                     old = [e.name for e in entries if e.is_file() and now - _modified(e) > STAGING_SECONDS_MAX]
                 for name in old:
@@ -62,11 +78,20 @@ class Trash:
                         os.unlink(name, dir_fd=fd)
             finally:
                 os.close(fd)
+        return modified
 
     def _run(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             self.sweep(time.time())
-        while (name := self._queue.get()) is not None:
+        while True:
+            try:
+                name = self._queue.get(timeout=_SWEEP_SECONDS)
+            except queue.Empty:
+                with suppress(OSError, StoreError):
+                    self.sweep(time.time())
+                continue
+            if name is None:
+                return
             self._remove(name)
 
     def _remove(self, name: str) -> None:
@@ -94,6 +119,7 @@ class Trash:
                             raised.append(secrets.token_hex(12))
                             os.rename(entry.name, raised[-1], src_dir_fd=fd, dst_dir_fd=self._mount.trash_fd)
                         else:
+                            self._mount.records.clear(seal_of(entry.stat(follow_symlinks=False)))
                             os.unlink(entry.name, dir_fd=fd)
         finally:
             os.close(fd)
