@@ -1,7 +1,7 @@
 """What an operator did wrong, as values: every mistake with its place, and the one exception that carries them.
 
-An OperatorError is not a bug: the command line prints its lines without a traceback and exits with EXIT_CONFIG, which
-the systemd unit names in RestartPreventExitStatus, because trying again cannot help.
+An OperatorError is not a bug: the command line prints its lines without a traceback and exits with EXIT_CONFIG: trying
+again cannot help (a systemd unit names it in RestartPreventExitStatus).
 """
 
 from collections.abc import Iterable
