@@ -237,14 +237,17 @@ class _BlobJob(Job[BlobState]):
         self.staged_fds.append(fd)
         self.staged_fds.append(self.own(os.open(directory, DIRECTORY, dir_fd=self.mount.containers_fd)))
 
-    def drop_blocks(self) -> None:
+    def drop_blocks(self) -> bool:
         """Uncommitted blocks do not outlive a Put Blob, a commit or a delete (REST page "Put Block"). Called under the
-        blob's lock right after the change, so that no block is dropped that was acknowledged later."""
+        blob's lock right after the change, so that no block is dropped that was acknowledged later. False: none were
+        there."""
         directory, containers_fd = self.place.private("blocks"), self.mount.containers_fd
-        if os.access(directory, os.F_OK, dir_fd=containers_fd) and self.trash.take(
+        if not os.access(directory, os.F_OK, dir_fd=containers_fd) or not self.trash.take(
             containers_fd, f"{directory}/{blob_key(self.name)}"
         ):
-            self.sync_private(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
+            return False
+        self.sync_private(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
+        return True
 
     def forget(self, old: Found | None, old_state: BlobState | None) -> None:
         """After a version of a blob, or a snapshot of it, went: its record, and its block list unless it is shared."""
@@ -507,7 +510,11 @@ class UpdateJob(_BlobJob):
 
 
 class DeleteJob(_BlobJob):
-    """Take a blob, a snapshot, or all snapshots of a blob away."""
+    """Take a blob, a snapshot, or all snapshots of a blob away.
+
+    A blob of uncommitted blocks alone can be deleted, although nothing else finds it (azure-storage-node issue 350);
+    clients that cancel an upload do so.
+    """
 
     def __init__(
         self, place: Place, trash: Trash, ref: BlobRef, decide: Callable[[BlobState | None], DeleteScope]
@@ -520,6 +527,8 @@ class DeleteJob(_BlobJob):
     def publish(self) -> BlobState:
         with self.mount.lock(self.lock_key()):
             found, state = self.look(self._snapshot)
+            if state is None and not self._snapshot:
+                return self._delete_blocks()
             if state is not None and not self._snapshot:
                 state = replace(state, has_snapshots=bool(snapshot_ticks(self.place, self.name)))
             scope = self._decide(state)
@@ -533,6 +542,14 @@ class DeleteJob(_BlobJob):
                     self.drop_blocks()
                 self._gone = (found, state)
             return state
+
+    def _delete_blocks(self) -> BlobState:
+        try:
+            self._decide(None)
+        except BlobError as refusal:
+            if refusal.code is not ErrorCode.BLOB_NOT_FOUND or not self.drop_blocks():
+                raise
+        return BlobState(self.name, 0, BlobProperties(etag="", last_modified=0, created=0))
 
     def _remove_snapshots(self) -> None:
         directory = self.place.private(_SNAPSHOT_DIRECTORY)

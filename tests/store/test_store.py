@@ -244,6 +244,17 @@ def test_a_block_list_of_thousands_comes_back(store: Store) -> None:
     assert [b.block_id for b in found[0]] == ids[::-1]
 
 
+def test_blocks_alone_can_be_deleted(store: Store) -> None:
+    make(store)
+    ref = BlobRef("box", "a")
+    store.run(store.put_block(ref, "QQ==", b"1", lambda state: None))
+    delete(store, "a")
+    assert store.block_list(ref) is None
+    with pytest.raises(BlobError) as refused:
+        delete(store, "a")
+    assert refused.value.code is ErrorCode.BLOB_NOT_FOUND
+
+
 def test_leases_survive_an_overwrite_and_go_with_the_blob(store: Store) -> None:
     make(store)
     put(store, "a")

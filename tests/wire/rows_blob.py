@@ -272,6 +272,7 @@ BLOB_ROWS: Final[Mapping[O, tuple[Row, ...]]] = {
         Row("DELETE b", 202, {"x-ms-delete-snapshots": "include"}, given="blob snapshot"),
         Row("DELETE b", 202, {"x-ms-delete-snapshots": "only"}, given="blob snapshot"),
         Row("DELETE b?snapshot={snapshot}", 202, given="blob snapshot"),
+        Row("DELETE b", 202, given="block", why="a cancelled upload's blocks go with it"),
         Row("DELETE b?deletetype=permanent", 202, given="blob", who="account sp=y", why="as every delete is here"),
         Row("DELETE b?deletetype=permanent", E.AUTHORIZATION_PERMISSION_MISMATCH, given="blob", who="account sp=d"),
         Row("DELETE b", 202, given="blob archive", why="an archived blob may go"),

@@ -150,6 +150,14 @@ def test_pages_of_a_listing_hold_together(stage: Stage) -> None:
     assert seen == sorted(names)
 
 
+def test_deleting_an_upload_discards_its_blocks(stage: Stage) -> None:
+    """azure-storage-node issue 350; AzCopy cancels an upload this way."""
+    assert stage.send(Row("PUT b?comp=block&blockid=QQ==", 201, {}, CONTENT)).status == 201
+    assert stage.send(Row("DELETE b", 202)).status == 202
+    assert stage.send(Row("GET b?comp=blocklist&blocklisttype=all", 404)).code == "BlobNotFound"
+    assert stage.send(Row("DELETE b", 404)).code == "BlobNotFound"
+
+
 def test_the_oldest_version_writes_and_reads(stage: Stage) -> None:
     assert stage.send(Row("PUT b", 201, PUT, CONTENT, version="2014-02-14")).status == 201
     read = stage.send(Row("GET b", 200, version="2014-02-14"))
