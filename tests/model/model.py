@@ -101,6 +101,9 @@ class Model:
         if snapshot and scope:
             raise Refused((400, "InvalidOperation"), (400, "MultipleConditionHeadersNotSupported"))
         name, blob = self._to_write(at, cond), self._find(at, snapshot)
+        if blob is None and name.uncommitted and not snapshot and not cond.cannot_hold():
+            name.uncommitted.clear()  # clients cancel an upload in this way (azure-storage-node, issue 350)
+            return
         self._check_existing(blob, cond, lease_id if not snapshot else "", write=not snapshot)
         if snapshot:
             del name.snapshots[snapshot]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Lease
+from dataplane.store.commit import Again
 from dataplane.store.store import BlobRef, DeleteScope, Store
 
 CONTAINER = "box"
@@ -50,6 +51,7 @@ class Log:
     changes: list[tuple[str, str, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     refused: int = 0
+    busy: int = 0
     reads: int = 0
 
 
@@ -73,6 +75,8 @@ class Contender:
         action = self._random.choice(choose)
         try:
             action(ref)
+        except Again:  # others were faster every time; the server answers 503 ServerBusy
+            self.log.busy += 1
         except Exception:
             self.log.failures.append(f"{action.__name__} {ref.name}: {traceback.format_exc()}")
 
@@ -258,6 +262,7 @@ def main(root: str, records: str, first_number: int, threads: int, steps: int, s
         "changes": [change for log in logs for change in log.changes],
         "failures": [failure for log in logs for failure in log.failures],
         "refused": sum(log.refused for log in logs),
+        "busy": sum(log.busy for log in logs),
         "reads": sum(log.reads for log in logs),
     }
     print(json.dumps(document), flush=True)

@@ -31,6 +31,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PROCESSES = 3
 THREADS = 2  # in each process
 STEPS = int(os.environ.get("BLOBEDGE_CONTENTION_STEPS", "250"))  # of each thread
+BUSY_SHARE_MAX = 0.01  # of the steps
 FAILURES_SHOWN_MAX = 5
 SECONDS_MAX = 240.0
 
@@ -51,6 +52,7 @@ def test_one_history(store: Store, root: Path, records: RecordsOption) -> None:
         check_history(store, name, changes[name])
     assert set(names(store)) == {*LASTING, *(name for name in NAMES if read(store, name) is not None)}
     assert sum(result["reads"] for result in results) > STEPS // 10
+    assert sum(result["busy"] for result in results) <= PROCESSES * THREADS * STEPS * BUSY_SHARE_MAX
 
 
 def contend(root: Path, records: str, seed: int) -> list[dict[str, Any]]:
