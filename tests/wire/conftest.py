@@ -1,6 +1,5 @@
 """The product for the wire tests: two workers over one root, for the whole session."""
 
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,9 +52,3 @@ def product(source: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     settings.chmod(0o600)
     with running(root, scratch / "log", "--config", str(settings)) as started:
         yield Server("product", started.port, ACCOUNT, KEY, url)
-
-
-@pytest.fixture(scope="session")
-def trusting(source: tuple[str, Path]) -> ssl.SSLContext:
-    """A client's context that trusts the source outside."""
-    return ssl.create_default_context(cafile=str(source[1]))

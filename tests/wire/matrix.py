@@ -1,8 +1,8 @@
 """What all operations have in common, as rows made from the first row of each: who may call it, names that are none,
 things that are absent, conditional headers, leases.
 
-Which operation has which of these stands in sets here, from the REST pages; a set that forgot an operation would leave
-a hole, so test_totality.py looks that every operation is in exactly one place of each.
+Which operation has which of these stands in sets here, from the REST pages. A set that forgot an operation leaves
+documented headers of it unsent, which test_totality.py notices.
 """
 
 from collections.abc import Iterator, Mapping

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from tests.support import Answer, WireClient
-from tests.wire.rows import GUID, KEY, OTHER_GUID, PAST, Row
+from tests.wire.rows import COMMON, GUID, KEY, OTHER_GUID, PAST, Row
 from tests.wire.scenes import BREAK_NOW, SCENES
 from tests.wire.tokens import account_sas, service_sas
 
@@ -154,12 +154,11 @@ def check(row: Row, answer: Answer, stage: Stage) -> None:
     else:
         assert answer.code == row.want.code, told
         _check_error_body(row, answer)
-    for name in ("x-ms-request-id", "x-ms-version", "date", "server"):
+    for name in COMMON:
         assert answer.headers.get(name), name
     if row.version is not None and answer.code != "InvalidHeaderValue":
         assert answer.headers["x-ms-version"] == row.version
-    if "x-ms-client-request-id" not in row.headers:
-        assert answer.headers["x-ms-client-request-id"] == CLIENT_REQUEST_ID
+    assert answer.headers["x-ms-client-request-id"] == CLIENT_REQUEST_ID
     _check_headers(row, answer, stage)
     body = answer.body.decode("utf-8-sig", "replace")
     for piece in row.text:
