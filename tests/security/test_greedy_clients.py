@@ -22,6 +22,7 @@ IDLE_CONNECTIONS: Final = 6000
 IDLE_BYTES_MAX: Final = 24 * 1024  # of a worker, for each idle connection
 GREEDY_BYTES_MAX: Final = 64 * MIB  # of a worker, for one request
 WAIT_SECONDS: Final = 15.0
+STALLED_SECONDS: Final = 4.0  # a flood that is not read for so long has been stopped
 
 
 def connect(endpoint: Endpoint) -> socket.socket:
@@ -49,6 +50,7 @@ def put_head(stranger: Stranger, target: str, *headers: str) -> bytes:
 def flood(connected: socket.socket, piece: bytes, bytes_max: int) -> tuple[int, bytes]:
     """Send the same again and again until told to stop; (bytes sent, what was answered)."""
     sent = 0
+    connected.settimeout(STALLED_SECONDS)
     with contextlib.suppress(ConnectionError, TimeoutError):
         while sent < bytes_max:
             connected.sendall(piece)
