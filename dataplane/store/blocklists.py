@@ -1,12 +1,13 @@
 """The committed block list of a blob: what Get Block List shows and what a later commit may take blocks from.
 
 A short list stands in the record itself (`id:size,id:size`); a long one is a file of its own in the container's private
-`blocklists/`, written before the blob is published, and the record holds `@` and the file's name.
+`blocklists/`, checksummed and written before the blob is published, and the record holds `@` and the file's name.
 """
 
 import os
 import re
 import secrets
+import zlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place
 
 _INLINE_CHARS_MAX: Final = 800
+_MAGIC: Final = b"blobedge-blocklist1 "
 _FILE_NAME: Final = re.compile(r"@[0-9a-f]{24}\Z")
 _SIZE: Final = re.compile(r"[0-9]{1,19}\Z")
 
@@ -36,7 +38,8 @@ def pack(place: Place, blocks: Sequence[Block], to_sync: list[int]) -> str:
     with translated("write block list"):
         fd = os.open(f"{directory}/{name}", flags, 0o600, dir_fd=directory_fd)
         to_sync.append(fd)
-        write_all(fd, text.encode())
+        data = text.encode()
+        write_all(fd, b"%s%08x %s" % (_MAGIC, zlib.crc32(data), data))
         to_sync.append(os.open(directory, DIRECTORY, dir_fd=directory_fd))
     return f"@{name}"
 
@@ -49,7 +52,7 @@ def unpack(place: Place, packed: str, size: int) -> tuple[Block, ...]:
     """
     if packed.startswith("@"):
         data = smallfile.read(place.mount.containers_fd, _path(place, packed)) if _FILE_NAME.match(packed) else None
-        packed = data.decode("ascii", "replace") if data is not None else ""
+        packed = _checked(data) if data is not None else ""
     if not packed or packed.count(",") >= limits.blocks_committed_max:
         return ()
     pairs = [(block_id, count) for block_id, _, count in (entry.rpartition(":") for entry in packed.split(","))]
@@ -57,6 +60,14 @@ def unpack(place: Place, packed: str, size: int) -> tuple[Block, ...]:
         return ()
     blocks = tuple(Block(block_id, int(count)) for block_id, count in pairs)
     return blocks if sum(block.size for block in blocks) == size else ()
+
+
+def _checked(data: bytes) -> str:
+    """The list that a file holds, "" when it is damaged: a wrong size would put wrong bytes into the next version."""
+    crc, _, text = data.removeprefix(_MAGIC).partition(b" ")
+    if not data.startswith(_MAGIC) or crc != b"%08x" % zlib.crc32(text):
+        return ""
+    return text.decode("ascii", "replace")
 
 
 def remove(place: Place, packed: str) -> None:

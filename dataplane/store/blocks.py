@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -222,6 +222,7 @@ class PutBlockJob(blobs._BlobJob):
             self.require_container()
         self._decide(state)
         self._require_directory()
+        self._require_room()
         if self._staged is None:
             assert isinstance(self._content, bytes)
             self._staged = StagedFile.create(self.mount)
@@ -242,6 +243,16 @@ class PutBlockJob(blobs._BlobJob):
                 raise BlobError(ErrorCode.INVALID_BLOB_OR_BLOCK)
             self.drop_blocks()  # a crash kept a commit from clearing up
             self._require_directory()
+
+    def _require_room(self) -> None:
+        directory = directory_of(self.place, self.name)
+        try:
+            inode = os.stat(directory, dir_fd=self.mount.containers_fd).st_ino
+        except FileNotFoundError:  # a commit took it: there is room
+            return
+        self.mount.block_counts.admit(
+            inode, self._block_id.translate(_TO_FILE), lambda: _present(self.mount.containers_fd, directory)
+        )
 
     def publish(self) -> BlobState:
         staged = self._staged
@@ -288,6 +299,11 @@ class PutBlockJob(blobs._BlobJob):
         super().close()
         if self._staged is not None and not self._slot_is_lost:
             self._staged.discard()
+
+
+def _present(containers_fd: int, directory: str) -> Set[str]:
+    found = slots.parse(list_names(containers_fd, directory))
+    return found.own | found.slots.keys()
 
 
 def _is_same_file(fd: int, directory_fd: int) -> bool:

@@ -22,6 +22,7 @@ from hashlib import blake2b
 from typing import Final, Literal
 
 from dataplane.store import names, syscalls
+from dataplane.store.blockcounts import BlockCounts
 from dataplane.store.errors import FormatTooNew, StorageUnavailable, translated
 from dataplane.store.probe import probe, unprobed
 from dataplane.store.recordstore import RecordStore
@@ -47,18 +48,27 @@ class Mount:
         """Open a tree and make its private directories. Raises OSError as the system calls do, FormatTooNew."""
         self.root_fd: Final = os.open(path, DIRECTORY)
         self.read_only: Final = read_only
+        self.block_counts: Final = BlockCounts()
         self._local = threading.local()
         self._fds = [self.root_fd]
-        if read_only:
+        try:
+            self._open(records)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, records: RecordsOption) -> None:
+        if self.read_only:
             self.capabilities = unprobed(self.root_fd)
             records_fd = self.open(f"{PRIVATE}/records", DIRECTORY)  # another node may write this tree
             self.records = RecordStore(max(records_fd, -1), "xattr", cacheable=False)
             if records_fd >= 0:
                 self._own(records_fd)
             return
-        _make_private(self.root_fd)
-        self.private_fd: Final = self._own(os.open(PRIVATE, DIRECTORY | os.O_NOFOLLOW, dir_fd=self.root_fd))
-        _check_format(self.private_fd)
+        _make_private(self.root_fd, [PRIVATE])
+        self.private_fd = self._own(os.open(PRIVATE, DIRECTORY | os.O_NOFOLLOW, dir_fd=self.root_fd))
+        _check_format(self.private_fd)  # before anything is made in a tree of another layout
+        _make_private(self.root_fd, [f"{PRIVATE}/{each}" for each in _DIRS])
         self.staging_fd, records_fd, self.containers_fd, self.trash_fd, self.index_fd = (
             self._own(os.open(name, DIRECTORY, dir_fd=self.private_fd)) for name in _DIRS
         )
@@ -144,11 +154,11 @@ class Mount:
             raise StorageUnavailable("write to a read-only container")
 
 
-def _make_private(root_fd: int) -> None:
-    """Make `.blobedge` and what is in it, durably, once. Two processes may do it at the same time."""
+def _make_private(root_fd: int, paths: list[str]) -> None:
+    """Make `.blobedge`, or directories in it, durably, once. Two processes may do it at the same time."""
     with translated("initialise"):
         created = False
-        for name in (PRIVATE, *(f"{PRIVATE}/{each}" for each in _DIRS)):
+        for name in paths:
             try:
                 os.mkdir(name, 0o700, dir_fd=root_fd)
                 created = True
@@ -183,14 +193,16 @@ def _check_format(private_fd: int) -> None:
         _write_format(private_fd)
         return
     with os.fdopen(fd, "rb") as file:
-        try:
-            version = int(json.load(file)["version"])
-        except (ValueError, KeyError, TypeError):
-            version = 0  # a torn first write: nothing else can have been written under another version
-    if version > FORMAT_VERSION:
-        raise FormatTooNew(f"layout version {version}, this program knows {FORMAT_VERSION}")
-    if version == 0:
+        data = file.read()
+    if not data:  # a crash before the first byte: nothing else can have been written under another version
         _write_format(private_fd)
+        return
+    try:
+        version = int(json.loads(data)["version"])
+    except (ValueError, KeyError, TypeError):
+        raise FormatTooNew("the file `format` of the layout does not read") from None
+    if not 1 <= version <= FORMAT_VERSION:
+        raise FormatTooNew(f"layout version {version}, this program knows {FORMAT_VERSION}")
 
 
 def _write_format(private_fd: int) -> None:
