@@ -133,7 +133,10 @@ class Walker:
 
     def _open(self, directory: _Directory) -> None:
         path = self._place.prefix + directory.path if directory.path else self._place.directory
-        fd = files.open_directory(self._place.mount, path)
+        try:
+            fd = files.open_directory(self._place.mount, path)
+        except PermissionError:  # another user's own (`lost+found`): it hides what is in it, and nothing else
+            return
         if fd is None:
             return
         try:
