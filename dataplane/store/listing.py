@@ -135,8 +135,10 @@ class Walker:
         path = self._place.prefix + directory.path if directory.path else self._place.directory
         try:
             fd = files.open_directory(self._place.mount, path)
-        except PermissionError:  # another user's own (`lost+found`): it hides what is in it, and nothing else
-            return
+        except PermissionError:
+            if not directory.path:
+                raise
+            return  # another user's own (`lost+found`): it hides what is in it, and nothing else
         if fd is None:
             return
         try:
