@@ -139,7 +139,10 @@ class DirectoryIndex:
             first += scan
             small = _Small(sorted(_order(c) for c in first))
             return self._remember(stamp, small, len(first)) if settled else small
-        large = self._build_large(first, scan, file_name if settled else None)
+        try:
+            large = self._build_large(first, scan, file_name if settled else None)
+        except OSError:  # a full or failing mount still lists what it has, from memory
+            return _Small(sorted(_order(c) for c in _scan(fd)))
         return self._remember(stamp, large, 1) if settled else large
 
     def close(self) -> None:
@@ -198,11 +201,9 @@ class DirectoryIndex:
             if name is not None:
                 self._drop_older(name)
                 os.rename(temporary, name, src_dir_fd=index_fd, dst_dir_fd=index_fd)
-            else:
-                os.unlink(temporary, dir_fd=index_fd)
             return large
         finally:
-            for each in runs:
+            for each in (temporary, *runs):
                 with suppress(OSError):
                     os.unlink(each, dir_fd=index_fd)
 
