@@ -133,8 +133,8 @@ def state_of(lease: Lease | None, now: int, last_modified: int = 0) -> LeaseStat
     """The state of a lease at `now`. `last_modified` is the blob's; containers leave it out, as writing to a container
     does not end its lease.
 
-    A write in the very second of a break does not count as one after it: a blob that is written, leased and broken
-    within a second has to look broken.
+    By the time alone, a write in the very second of a break does not count as one after it: a blob that is written,
+    leased and broken within a second has to look broken. `seen_with` tells by the ETag.
     """
     if lease is None or lease.released or lease.modified_since:
         return LeaseState.AVAILABLE
@@ -145,6 +145,13 @@ def state_of(lease: Lease | None, now: int, last_modified: int = 0) -> LeaseStat
     if lease.expires is None or now < lease.expires:
         return LeaseState.LEASED
     return LeaseState.AVAILABLE if last_modified >= lease.expires else LeaseState.EXPIRED
+
+
+def seen_with(lease: Lease | None, etag: str) -> Lease | None:
+    """A lease as a blob with this ETag has it: one that was broken while the blob had another ended with the write."""
+    if lease is None or lease.broken_etag in ("", etag):
+        return lease
+    return replace(lease, modified_since=True)
 
 
 def lease_headers(lease: Lease | None, now: int, last_modified: int = 0) -> tuple[tuple[str, str], ...]:
@@ -303,11 +310,13 @@ def apply(
     new_id: str,
     *,
     last_modified: int = 0,
+    etag: str = "",
     resource: str = "blob",
 ) -> LeaseOutcome:
     """Carry out a lease operation at `now`. `new_id` is the id for Acquire without a proposed one.
 
-    `resource` ("blob" or "container") is for messages. Raises BlobError 409, the codes of TRANSITIONS.
+    `last_modified` and `etag` are the blob's. `resource` ("blob" or "container") is for messages. Raises BlobError 409,
+    the codes of TRANSITIONS.
     """
     state = state_of(lease, now, last_modified)
     following = TRANSITIONS[request.action, state, _is_same(request, lease, state)]
@@ -326,7 +335,8 @@ def apply(
     if request.action is LeaseAction.RELEASE:
         return LeaseOutcome(None, status)
     breaks = _breaks(request.break_period, lease, state, now)
-    return LeaseOutcome(replace(lease, breaks=breaks), status, seconds_left=max(0, breaks - now))
+    broken = replace(lease, breaks=breaks, broken_etag=etag if breaks <= now else "")
+    return LeaseOutcome(broken, status, seconds_left=max(0, breaks - now))
 
 
 def _is_same(request: LeaseRequest, lease: Lease | None, state: LeaseState) -> bool:

@@ -89,8 +89,8 @@ class Lease:
     """A lease as it was last changed; its state at a moment follows from it (dataplane.blobapi.leases).
 
     `duration` is in seconds, -1 for one without end. `expires` is when a fixed one runs out. `breaks` is when a lease
-    that was asked to break is broken. `modified_since` tells that the resource was written after the lease ran out or
-    was released, which makes Renew fail.
+    that was asked to break is broken; `broken_etag` is the blob's ETag when it was broken at once. `modified_since`
+    tells that the resource was written after the lease ran out or was broken, which ends it.
     """
 
     lease_id: str
@@ -99,6 +99,7 @@ class Lease:
     breaks: int | None = None
     released: bool = False
     modified_since: bool = False
+    broken_etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def read_state(place: Place, name: str, found: Found, snapshot: str = "") -> Blo
     """The state of an open blob; closes it when that fails."""
     try:
         properties = files.properties(place, name, found)
-        lease = None if snapshot else leasefiles.read(place, name)
+        lease = None if snapshot else leasefiles.read_with(place, name, properties.etag)
         return BlobState(name, found.seal.size, properties, lease, snapshot)
     except BaseException:
         os.close(found.fd)
@@ -349,7 +349,8 @@ class PutJob(_BlobJob):
             return False
         if Seal(status.st_ino, status.st_size, status.st_mtime_ns) != self._old.seal:
             return False
-        return leasefiles.read(self.place, self.name) == self._old_state.lease
+        lease = leasefiles.read_with(self.place, self.name, self._old_state.properties.etag)
+        return lease == self._old_state.lease
 
     def _is_nowhere_else(self, parent_fd: int, last: str) -> bool:
         """Whether the other of the blob's two paths (see files.py) leads to no blob either; `last` is the one that is

@@ -10,6 +10,7 @@ and Break Lease ends it.
 import os
 from typing import Final
 
+from dataplane.blobapi import leases
 from dataplane.blobapi.model import Lease
 from dataplane.store import smallfile, trust
 from dataplane.store.errors import translated
@@ -29,6 +30,7 @@ def to_json(lease: Lease) -> dict[str, object]:
         "breaks": lease.breaks,
         "released": lease.released,
         "modified_since": lease.modified_since,
+        "broken_etag": lease.broken_etag,
     }
 
 
@@ -42,6 +44,7 @@ def from_json(document: dict[str, object]) -> Lease:
         breaks=None if breaks is None else int(str(breaks)),
         released=bool(document["released"]),
         modified_since=bool(document["modified_since"]),
+        broken_etag=str(document.get("broken_etag", "")),
     )
 
 
@@ -52,6 +55,11 @@ def read(place: Place, name: str) -> Lease | None:
         return None
     data = smallfile.read(mount.containers_fd, place.private("leases", blob_key(name)))
     return _decode(data) if data is not None else None
+
+
+def read_with(place: Place, name: str, etag: str) -> Lease | None:
+    """The same as the blob has it while its ETag is this one: a write ends a broken lease."""
+    return leases.seen_with(read(place, name), etag)
 
 
 def _decode(data: bytes) -> Lease:

@@ -249,7 +249,7 @@ class _StateReader:
             os.close(fd)
         if properties.foreign and not files.is_in_place(mount, found):
             return self._state_again(name)
-        return BlobState(name, seal.size, properties, self._lease(name))
+        return BlobState(name, seal.size, properties, self._lease(name, properties.etag))
 
     def _unreadable(self, name: str, path: str) -> BlobState | None:
         """A file that another user keeps to himself is a blob that cannot be read: it hides no other from a listing."""
@@ -271,10 +271,13 @@ class _StateReader:
             return None
         seal = seal_of(status)
         properties = mount.records.cached(seal)
-        return None if properties is None else BlobState(name, seal.size, properties, self._lease(name))
+        if properties is None:
+            return None
+        return BlobState(name, seal.size, properties, self._lease(name, properties.etag))
 
-    def _lease(self, name: str) -> Lease | None:
-        return leasefiles.read(self._place, name) if self._leased and blob_key(name) in self._leased else None
+    def _lease(self, name: str, etag: str) -> Lease | None:
+        leased = self._leased and blob_key(name) in self._leased
+        return leasefiles.read_with(self._place, name, etag) if leased else None
 
     def _state_again(self, name: str) -> BlobState | None:
         """The blob moved, changed or went since the walk came by."""

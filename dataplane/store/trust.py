@@ -61,7 +61,7 @@ def check_container(properties: ContainerProperties) -> None:
 
 def check_lease(lease: Lease) -> None:
     """The same for a lease."""
-    _check_texts(lease.lease_id)
+    _check_texts(lease.lease_id, lease.broken_etag)
     for seconds in (lease.expires, lease.breaks):
         if seconds is not None:
             _check_seconds(seconds)

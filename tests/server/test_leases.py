@@ -185,3 +185,19 @@ def test_bad_requests(leased: Leased) -> None:
     assert leased.act("acquire").code == "MissingRequiredHeader"
     assert leased.act("acquire", lease_duration=10).code == "InvalidHeaderValue"
     assert leased.act("renew", lease_id="abcdefg").code == "InvalidHeaderValue"
+
+
+@pytest.mark.parametrize("change", [{"comp": "metadata"}, {"comp": "properties"}, {}])
+def test_a_write_ends_a_broken_lease_within_the_same_second(
+    client: WireClient, container: str, change: dict[str, str]
+) -> None:
+    leased = _blob(client, container)
+    leased.act("acquire", lease_duration=-1, proposed_lease_id=PROPOSED)
+    assert leased.act("break", lease_break_period=0).status == 202
+    for query, headers in (({"comp": "tags"}, {}), ({"comp": "tier"}, {"x-ms-access-tier": "Cool"})):
+        body = b"<Tags><TagSet/></Tags>" if query["comp"] == "tags" else b""
+        assert client.request("PUT", leased.path, query, headers, body).status in (200, 204)
+        assert leased.state()[1] == "broken"  # neither is a change of the blob
+    assert client.request("PUT", leased.path, change, BLOCK if not change else {}, b"").status in (200, 201)
+    assert leased.state() == ["unlocked", "available", ""]
+    assert leased.act("renew", lease_id=PROPOSED).code == "LeaseIdMismatchWithLeaseOperation"

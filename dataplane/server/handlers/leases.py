@@ -31,10 +31,16 @@ class _Change:
         self._resource = resource
         self.outcome: LeaseOutcome | None = None
 
-    def apply(self, lease: Lease | None, last_modified: int) -> Lease | None:
-        """The lease afterwards. Raises BlobError 409."""
+    def apply(self, lease: Lease | None, last_modified: int = 0, etag: str = "") -> Lease | None:
+        """The lease afterwards; `last_modified` and `etag` are the blob's. Raises BlobError 409."""
         self.outcome = leases.apply(
-            self._request, lease, self._clock(), self._new_id, last_modified=last_modified, resource=self._resource
+            self._request,
+            lease,
+            self._clock(),
+            self._new_id,
+            last_modified=last_modified,
+            etag=etag,
+            resource=self._resource,
         )
         return self.outcome.lease
 
@@ -55,7 +61,7 @@ async def lease_blob(call: Call) -> Response:
             raise BlobError(ErrorCode.BLOB_NOT_FOUND)
         properties = current.properties
         check_write(conditions, properties.etag, properties.last_modified, properties.tags, tags_match)
-        return change.apply(current.lease, properties.last_modified)
+        return change.apply(current.lease, properties.last_modified, properties.etag)
 
     state = await write_existing(call, call.store.set_lease(blob_ref(call), decide))
     return change.answer(state.properties.etag, state.properties.last_modified)
@@ -70,7 +76,7 @@ async def lease_container(call: Call) -> Response:
         if current is None:
             raise BlobError(ErrorCode.CONTAINER_NOT_FOUND)
         check_container(conditions, current.properties.last_modified)
-        return replace(current.properties, lease=change.apply(current.properties.lease, 0))
+        return replace(current.properties, lease=change.apply(current.properties.lease))
 
     state = await call.write(call.store.update_container(call.request.resource.container, decide))
     return change.answer(state.properties.etag, state.properties.last_modified)
