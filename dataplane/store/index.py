@@ -1,7 +1,7 @@
 """Sorted names of a directory, so that a page of a listing costs the page and not the directory.
 
 A small directory is read and sorted, and remembered while its stat says that it has not changed. A large one is sorted
-once in bounded memory (runs on disk, merged) into a file below `.blobedge/index`, which every worker maps: finding the
+once in bounded memory (runs on disk, merged) into a file below `.blobedge/index`, which every worker reads: finding the
 start of a page is a binary search, and a page touches only its own part of the file.
 A directory that changed within the last moments is never remembered: its time stamp may not show the next change yet.
 
@@ -11,19 +11,19 @@ to; then their offsets, 8 bytes each, little-endian; then the count, 8 bytes, an
 
 import bisect
 import heapq
-import mmap
 import os
 import secrets
 import struct
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
 
 from dataplane.store import names
+from dataplane.store.errors import StorageUnavailable
 from dataplane.store.mount import Mount
 from dataplane.store.names import Kind
 
@@ -34,6 +34,8 @@ _SETTLED_NS: Final = 50_000_000  # directory time stamps advance in steps of a j
 _INDEX_SECONDS_MAX: Final = 3600
 _MAGIC: Final = b"bedgidx1"
 _TAIL: Final = struct.Struct("<Q8s")
+_PIECE_ENTRIES: Final = 512
+_COMPONENT_BYTES_MAX: Final = names.COMPONENT_BYTES_MAX + 2  # with the slash of a directory and the NUL
 
 #: (sort key, component): the key is the decoded text, with a slash for a directory that ends a segment. Components of
 #: directories have a slash at their end.
@@ -58,31 +60,52 @@ class _Small:
 
 
 class _Large:
-    """A mapped index file."""
+    """An index file, read in pieces. Not mapped: a page fault on a file that another node removed or cut short ends the
+    process (SIGBUS), a read fails. `broken` tells that one did: the index is then made again."""
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
-        size = len(self._map)
-        self._count, magic = _TAIL.unpack_from(self._map, size - _TAIL.size)
-        if magic != _MAGIC:
-            raise ValueError("not an index")
+        """Takes a duplicate of the descriptor. Raises ValueError for a file that is no index."""
+        self.broken = False
+        size = os.fstat(fd).st_size
+        tail = os.pread(fd, _TAIL.size, max(0, size - _TAIL.size))
+        self._count, magic = _TAIL.unpack(tail) if len(tail) == _TAIL.size else (0, b"")
         self._offsets = size - _TAIL.size - 8 * self._count
+        if magic != _MAGIC or self._offsets < 0:
+            raise ValueError("not an index")
+        self._fd = os.dup(fd)
 
-    def _component(self, i: int) -> str:
-        (start,) = struct.unpack_from("<Q", self._map, self._offsets + 8 * i)
-        return self._map[start : self._map.find(b"\0", start)].decode("utf-8")
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if hasattr(self, "_fd"):
+            close(self._fd)
 
     def at_or_after(self, key: str) -> Iterator[Entry]:
         low, high = 0, self._count
         while low < high:
             middle = (low + high) // 2
-            if _key(self._component(middle)) < key:
+            if _key(self._components(middle, 1)[0]) < key:
                 low = middle + 1
             else:
                 high = middle
-        for i in range(low, self._count):
-            component = self._component(i)
-            yield _key(component), component
+        for i in range(low, self._count, _PIECE_ENTRIES):
+            for component in self._components(i, min(_PIECE_ENTRIES, self._count - i)):
+                yield _key(component), component
+
+    def _components(self, first: int, count: int) -> list[str]:
+        """Consecutive names. Raises StorageUnavailable when the file does not hold them any more."""
+        try:
+            wanted = 8 * (count + 1)  # the offset after the last name is the next one's, or where the offsets begin
+            raw = os.pread(self._fd, wanted, self._offsets + 8 * first)
+            bounds = [*array("Q", raw[: 8 * min(count + 1, self._count - first)]), self._offsets]
+            start, end = bounds[0], bounds[count]
+            if not start < end <= start + count * _COMPONENT_BYTES_MAX:
+                raise ValueError("offsets out of order")
+            found = os.pread(self._fd, end - start, start).decode("utf-8").split("\0")[:-1]
+            if len(found) != count:
+                raise ValueError("names are missing")
+        except (OSError, ValueError, IndexError) as error:
+            self.broken = True
+            raise StorageUnavailable("read index") from error
+        return found
 
 
 def _key(component: str) -> str:
@@ -126,11 +149,13 @@ class DirectoryIndex:
         status = os.fstat(fd)
         stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         found = self._remembered.get(stamp)
-        if found is not None:
+        file_name = "-".join(f"{part:x}" for part in stamp)
+        if found is not None and not (isinstance(found, _Large) and found.broken):
             self._remembered.move_to_end(stamp)
             return found
+        if found is not None:
+            self._forget(stamp, file_name)
         settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS
-        file_name = "-".join(f"{part:x}" for part in stamp)
         if settled and (large := self._open_large(file_name)) is not None:
             return self._remember(stamp, large, 1)
         scan = _scan(fd)
@@ -146,7 +171,7 @@ class DirectoryIndex:
         return self._remember(stamp, large, 1) if settled else large
 
     def close(self) -> None:
-        """Let go of the mapped files."""
+        """Let go of the open files."""
         self._remembered.clear()
         self._entries = 0
 
@@ -158,6 +183,13 @@ class DirectoryIndex:
             self._entries -= len(old.entries) if isinstance(old, _Small) else 1
         return found
 
+    def _forget(self, stamp: tuple[int, int, int], file_name: str) -> None:
+        """A broken index: the next one to ask makes it again."""
+        del self._remembered[stamp]
+        self._entries -= 1
+        with suppress(OSError):
+            os.unlink(file_name, dir_fd=self._mount.index_fd)
+
     def _open_large(self, name: str) -> _Large | None:
         if self._mount.read_only:
             return None
@@ -167,7 +199,7 @@ class DirectoryIndex:
             return None
         try:
             return _Large(fd)
-        except (ValueError, struct.error):
+        except (ValueError, OSError):
             return None
         finally:
             os.close(fd)

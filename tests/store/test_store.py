@@ -7,6 +7,7 @@ import pytest
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import AccessTier, Block, ContainerProperties, CopyState, CopyStatus, Lease
+from dataplane.store.errors import StorageUnavailable
 from dataplane.store.store import BlobRef, DeleteScope, MappedDirectory, Store
 from tests.store.support import changed, delete, make, names, properties, put, read
 
@@ -335,3 +336,19 @@ def test_a_large_directory_is_indexed_once(store: Store, root: Path, monkeypatch
     assert names(store, limit=7) == all_names
     assert names(store, prefix="f01", limit=7) == [n for n in all_names if n.startswith("f01")]
     assert names(store, delimiter="/", limit=7) == sorted({n.split("/")[0] + "/" if "/" in n else n for n in all_names})
+
+
+def test_an_index_that_was_cut_short_is_made_again(store: Store, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(store)
+    monkeypatch.setattr("dataplane.store.index.LARGE_ENTRIES_MIN", 50)
+    all_names = [f"f{i:04d}" for i in range(300)]
+    for name in all_names:
+        (root / "box" / name).write_bytes(b"")
+    os.utime(root / "box", ns=(10**18, 10**18))
+    while not list((root / ".blobedge/index").iterdir()):  # not kept while the directory's stamp is fresh
+        assert names(store) == all_names
+    (index,) = (root / ".blobedge/index").iterdir()
+    os.truncate(index, 1000)
+    with pytest.raises(StorageUnavailable):
+        names(store)
+    assert names(store) == all_names
