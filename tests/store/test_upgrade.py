@@ -1,4 +1,4 @@
-"""What this version reads of trees that others wrote: damaged ones, and ones of a later version."""
+"""What this version reads of trees that others wrote: one of version 1, damaged ones, and ones of a later version."""
 
 import json
 from dataclasses import replace
@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.blobapi.model import ContainerProperties, PublicAccess
+from dataplane.blobapi.dates import iso_ticks
+from dataplane.blobapi.model import AccessPolicy, AccessTier, Block, ContainerProperties, PublicAccess
 from dataplane.store import leasefiles, records
 from dataplane.store.errors import FormatTooNew
+from dataplane.store.mount import RecordsOption
 from dataplane.store.records import Record, Seal
 from dataplane.store.store import BlobRef, Store
+from tests.store.golden import LONG_LIST, TICKS, Golden
 from tests.store.scenarios import LEASE, SNAPSHOT, commit, lease, prop, put_block, snapshot, view
-from tests.store.support import make, put, read
+from tests.store.support import make, names, put, read
 
 
 @pytest.mark.parametrize("text", ['{"version": 2}', '{"version": 0}', "{", '{"version": "x"}', "[]"])
@@ -138,3 +141,50 @@ def test_any_damage_in_a_small_tree_is_survived(store: Store, root: Path) -> Non
             assert view(fresh)["box"][1]["a", "", False][0] == b"data"
             fresh.close()
         path.write_bytes(data)
+
+
+def test_a_tree_of_version_1_is_read(root: Path, records: RecordsOption) -> None:
+    Golden(root, attributes=records == "xattr")
+    store = Store(str(root), records=records)
+    box = store.container("box")
+    assert box is not None
+    assert box.properties.etag == "0x8DC"
+    assert box.properties.public_access is PublicAccess.CONTAINER
+    assert box.properties.policies == (AccessPolicy("p", "2026-01-01", None, "r"),)
+    assert box.properties.lease == LEASE
+    assert store.service_properties() == b"<service/>"
+    assert names(store, snapshots=True, uncommitted=True) == ["coming", "dir", "dir/plain", "long", "made", "made"]
+    shown = {name: read(store, name) for name in ("dir", "dir/plain", "long", "made")}
+    assert {name: found[0] for name, found in shown.items() if found} == {
+        "dir": b"beside", "dir/plain": b"plain", "long": b"abc" * 100, "made": b"onetwo",
+    }  # fmt: skip
+    plain, beside = shown["dir/plain"], shown["dir"]
+    assert plain is not None
+    assert beside is not None
+    assert plain[1].lease == LEASE
+    assert (plain[1].properties.content_type, plain[1].properties.content_md5) == ("text/plain", bytes(16))
+    assert beside[1].properties.metadata == {"hdi_isfolder": "true"}
+    assert beside[1].properties.tags == {"k": "v"}
+    assert beside[1].properties.access_tier is AccessTier.COOL
+    assert [(c, s.name) for c, s in store.tagged_blobs(None)] == [("box", "dir")]
+    before = read(store, "made", snapshot=iso_ticks(TICKS))
+    assert before is not None
+    assert (before[0], before[1].properties.etag) == (b"before", "0x8D5")
+    store.close()
+
+
+def test_blocks_of_version_1_are_committed(root: Path, records: RecordsOption) -> None:
+    Golden(root, attributes=records == "xattr")
+    store = Store(str(root), records=records)
+    long_list = tuple(Block(block_id, size) for block_id, size in LONG_LIST)
+    assert store.block_list(BlobRef("box", "long")) == (long_list, ())
+    assert store.block_list(BlobRef("box", "made")) == ((Block("QQ==", 3), Block("Qg==", 3)), ())
+    coming = BlobRef("box", "coming")
+    assert store.block_list(coming) == ((), (Block("Q/+=", 8), Block("QQ==", 4)))
+    store.run(store.commit_blocks(coming, [("Latest", "QQ=="), ("Latest", "Q/+=")], lambda _: prop("new")))
+    store.run(store.commit_blocks(BlobRef("box", "made"), [("Committed", "Qg==")], lambda _: prop("new")))
+    for name, content in (("coming", b"slotown file"), ("made", b"two")):
+        found = read(store, name)
+        assert found is not None
+        assert found[0] == content
+    store.close()
