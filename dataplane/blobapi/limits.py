@@ -45,6 +45,7 @@ block_id_bytes_max: Final = 64
 block_list_xml_bytes_max: Final = 12 * MIB  # 50,000 ids of 64 bytes in base64, with their elements
 uncommitted_seconds_max: Final = 7 * 24 * 3600
 range_checksum_bytes_max: Final = 4 * MIB  # x-ms-range-get-content-md5 / -crc64
+structured_read_bytes_max: Final = 256 * MIB  # a read with checksums is written out first; clients ask for ranges
 copy_from_url_sync_bytes_max: Final = 256 * MIB  # Copy Blob From URL
 
 # --- metadata, tags, policies ---

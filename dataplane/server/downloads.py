@@ -59,6 +59,8 @@ class CheckedRead:
     async def answer(self, call: Call, fd: int, offset: int, length: int) -> tuple[list[Header], bytes | FileBody]:
         """Headers to add and the body. `fd` stays the caller's, unless the body is a FileBody with it."""
         if self._structured:
+            if length > limits.structured_read_bytes_max:
+                raise BlobError(ErrorCode.OUT_OF_RANGE_INPUT)
             headers = [(structured.BODY_HEADER, structured.BODY_VALUE), (structured.LENGTH_HEADER, str(length))]
             message = _Message(call.store.mount, fd, offset, length)
             try:

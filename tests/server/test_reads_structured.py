@@ -32,3 +32,13 @@ def test_a_range_of_one(client: WireClient, container: str) -> None:
     assert (answer.status, answer.headers["content-range"]) == (206, "bytes 6-10/11")
     pieces: Iterator[bytes] = iter([answer.body])
     assert StructuredMessageDecoder(pieces, len(answer.body)).read() == b"world"
+
+
+def test_one_that_is_too_long_to_write_out_first(
+    client: WireClient, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "structured_read_bytes_max", 10)
+    path = container + "/blob"
+    assert client.request("PUT", path, headers={"x-ms-blob-type": "BlockBlob"}, body=b"hello world").status == 201
+    assert client.request("GET", path, headers=HEADERS).headers["x-ms-error-code"] == "OutOfRangeInput"
+    assert client.request("GET", path, headers={**HEADERS, "x-ms-range": "bytes=6-10"}).status == 206
