@@ -4,6 +4,7 @@ Two workers serve an account, and a change by one counts for the other at once, 
 form of a document that is byte for byte the same; the store knows how to notice a change cheaply.
 """
 
+import logging
 from functools import lru_cache
 from typing import Final
 
@@ -13,7 +14,17 @@ from dataplane.server.node import Account, Node
 
 DECODED_ENTRIES_MAX: Final = 64
 
-_decoded = lru_cache(maxsize=DECODED_ENTRIES_MAX)(serviceproperties.load)
+_log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=DECODED_ENTRIES_MAX)
+def _decoded(document: bytes | None) -> ServiceProperties:
+    """A damaged document counts as none, which allows least (no CORS rule), and is told once."""
+    try:
+        return serviceproperties.load(document)
+    except ValueError:
+        _log.error("the service properties on the mount are damaged: defaults count until they are set again")
+        return ServiceProperties()
 
 
 async def service_properties(node: Node, account: Account) -> ServiceProperties:
