@@ -99,6 +99,21 @@ def quickstart_command(
     _run(load(None, prepared.flags), prepared.announce)
 
 
+def _version_asked(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def blobedge(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version_asked, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A local Azure Blob Storage endpoint over plain files."""
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

@@ -74,6 +74,7 @@ def test_the_printed_example_is_the_sample() -> None:
 
 def test_version() -> None:
     assert run("version").stdout.startswith("blobedge ")
+    assert run("--version").stdout == run("version").stdout
 
 
 @pytest.fixture
