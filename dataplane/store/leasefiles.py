@@ -12,7 +12,7 @@ from typing import Final
 
 from dataplane.blobapi import leases
 from dataplane.blobapi.model import Lease
-from dataplane.store import smallfile, trust
+from dataplane.store import smallfile, syscalls, trust
 from dataplane.store.errors import translated
 from dataplane.store.mount import DIRECTORY
 from dataplane.store.place import Place, blob_key
@@ -53,6 +53,9 @@ def read(place: Place, name: str) -> Lease | None:
     mount = place.mount
     if mount.read_only:
         return None
+    quick = mount.capabilities.local
+    if syscalls.certainly_absent(mount.containers_fd, place.private("leases"), quick=quick):
+        return None  # no blob of the container ever had one: the usual case costs one short call
     data = smallfile.read(mount.containers_fd, place.private("leases", blob_key(name)))
     return _decode(data) if data is not None else None
 
