@@ -3,8 +3,8 @@
 A Job goes through four steps. `prepare` does what takes long (syncing a big staged file, copying) and runs on a pool
 thread before the job joins a group. `stage` writes what nobody sees yet. All files that a group staged are synced
 together, their fsyncs all under way at the same time, so that one journal commit and one flush of the device serve them
-all (syncs.py). `publish` takes the blob's lock, checks again, and makes the change
-visible by one atomic call. Then the directories are fsynced, once each, and only then do the callers hear of it.
+all (syncs.py). `publish` takes the blob's lock, checks again, and makes the change visible by one atomic call. Then the
+directories are fsynced, once each, and only then do the callers hear of it.
 A crash before `publish` leaves the old state, after it the new one; a job whose sync failed is answered with an error
 and never retried to success, as a second fsync after a failed one proves nothing.
 Rejected: syncfs per group (one big upload elsewhere on the mount delays every small write), a thread for each request.
