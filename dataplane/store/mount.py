@@ -174,7 +174,8 @@ def _make_private(root_fd: int, paths: list[str]) -> None:
 def _open_lanes(staging_fd: int) -> list[int]:
     """The directories of staged files. ext4 makes a file near its directory and, looking for a free inode, passes over
     every one freed in the last seconds: with one directory, creating costs 0.3 to 0.9 ms while blobs are overwritten
-    at a high rate, with these 0.03 to 0.1 ms. The flag has ext4 put each into a block group of its own (chattr(1), T)."""
+    at a high rate, with these 0.03 to 0.1 ms. The flag has ext4 put each into a block group of its own (chattr(1),
+    T)."""
     with suppress(OSError):
         syscalls.set_top_directory(staging_fd)
     fds = []
