@@ -13,10 +13,11 @@ import os
 import re
 from collections.abc import Callable
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from agent.listen import parse_listen
+from agent.listen import parse_admin, parse_listen
 from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError
 from dataplane.blobapi.uri import check_container_name
@@ -62,6 +63,18 @@ def _container_name(name: str) -> str:
 def _listen(text: str) -> str:
     parse_listen(text)
     return text
+
+
+def _admin_listen(text: str) -> str:
+    parse_admin(text)
+    return text
+
+
+def _endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in text:
+        raise ValueError(f"{text!r} is not a Blob service: write https://ACCOUNT.blob.core.windows.net")
+    return text.rstrip("/")
 
 
 def _absolute(path: str) -> str:
@@ -174,6 +187,79 @@ class Log(Table):
         description="One line of JSON for each request; never a key or a signature. It costs about a fifth of a small "
         "read.",
     )
+    access_sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Share of the successful requests that get a line; requests that failed or were slow always do.",
+    )
+    slow_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=5.0,
+        description="A request whose server time is longer than this is logged with where its time went. 0: none.",
+    )
+    format: Literal["auto", "text", "json"] = Field(
+        default="auto",
+        description='Form of the lines: "text", "json" (one object a line), or "auto": text, with the priority of each '
+        "line in the form that the journal reads if that is where standard error leads.",
+    )
+
+
+class Admin(Table):
+    """Where health, metrics and status are asked for. It changes nothing, whoever asks."""
+
+    listen: list[Annotated[str, _text(_admin_listen)]] | None = Field(
+        default=None,
+        description="`unix:/PATH` or `http://HOST:PORT`; an address other than loopback needs `token_file`. Without "
+        "it: a Unix socket that `blobedge status` finds by itself. `[]`: none.",
+    )
+    token_file: AbsolutePath | None = Field(
+        default=None,
+        description="A file with a token that http callers have to send as `Authorization: Bearer TOKEN`.",
+    )
+
+
+class Health(Table):
+    """When the node calls itself degraded."""
+
+    interval_seconds: Seconds = Field(default=5.0, description="How often mounts, space and the rest are looked at.")
+    mount_seconds_max: Seconds = Field(default=1.5, description="A mount that answers later than this counts as hung.")
+    free_percent_min: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=5.0, description="Least share of a mount's space, and of its inodes, that is free."
+    )
+    certificate_days_min: int = Field(
+        default=14, ge=0, le=3650, description="Least number of days that the TLS certificate is still valid."
+    )
+    clock_seconds_max: Seconds = Field(
+        default=60.0, description="Most that this clock may differ from the cloud's. Azure refuses 15 minutes."
+    )
+
+
+class Cloud(Table):
+    """The Azure storage account behind this node. Health, doctor and tuning look at it."""
+
+    endpoint: Annotated[str, _text(_endpoint)] = Field(
+        description="Its Blob service: `https://ACCOUNT.blob.core.windows.net`."
+    )
+    sas_file: AbsolutePath | None = Field(
+        default=None, description="A file with a SAS for it; without one nobody looks further than TLS."
+    )
+    ca_file: AbsolutePath | None = Field(
+        default=None, description="PEM file with the authorities to trust for it. Without it: the system's."
+    )
+
+
+class Tune(Table):
+    """What `blobedge tune` plans for."""
+
+    profile: Literal["lan", "wan-azure", "vast-nfs"] = Field(
+        default="lan",
+        description='"lan": clients nearby; "wan-azure": also a long way to Azure; "vast-nfs": also a mount of a VAST '
+        "cluster.",
+    )
+    bandwidth_mbits: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Bandwidth of the way to Azure. Without it: the fastest NIC's."
+    )
+    rtt_milliseconds: Annotated[float, Field(gt=0, le=10_000)] | None = Field(
+        default=None, description="Round-trip time to Azure. Without it: measured at the [cloud] endpoint."
+    )
 
 
 class Limits(Table):
@@ -230,6 +316,10 @@ class Config(Table):
     tls: Tls | None = Field(default=None, description="Needed by every https listener.")
     log: Log = Field(default=Log(), description="What is written to standard error.")
     limits: Limits = Field(default=Limits(), description="What one worker may hold.")
+    admin: Admin = Field(default=Admin(), description="Where health, metrics and status are asked for.")
+    health: Health = Field(default=Health(), description="When the node calls itself degraded.")
+    cloud: Cloud | None = Field(default=None, description="The Azure storage account behind this node.")
+    tune: Tune = Field(default=Tune(), description="What `blobedge tune` plans for.")
     accounts: list[Account] = Field(min_length=1, description="The storage accounts of this node.")
     copy_sources: list[CopySource] = Field(
         default_factory=list, description="Hosts that Copy Blob and Put From URL may read from."

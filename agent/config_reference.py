@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from agent.config import Account, Config, Container, CopySource, Limits, Log, Tls
+from agent.config import Account, Admin, Cloud, Config, Container, CopySource, Health, Limits, Log, Tls, Tune
 
 BEGIN: Final = "<!-- reference: made by python -m agent.config_reference -->"
 END: Final = "<!-- end of reference -->"
@@ -28,6 +28,10 @@ TABLES: Final[tuple[tuple[str, type[BaseModel], bool], ...]] = (
     ("tls", Tls, False),
     ("log", Log, False),
     ("limits", Limits, False),
+    ("admin", Admin, False),
+    ("health", Health, False),
+    ("cloud", Cloud, False),
+    ("tune", Tune, False),
     ("accounts", Account, True),
     ("accounts.containers", Container, True),
     ("copy_sources", CopySource, True),
@@ -49,6 +53,13 @@ SAMPLE: Final[dict[tuple[type[BaseModel], str], str]] = {
     (Container, "name"): '"recipes"',
     (Container, "path"): '"/mnt/recipes"',
     (Container, "durability"): '"strict"',
+    (Admin, "listen"): '["unix:/run/blobedge/admin.sock"]',
+    (Admin, "token_file"): '"/etc/blobedge/admin.token"',
+    (Cloud, "endpoint"): '"https://plant7cold.blob.core.windows.net"',
+    (Cloud, "sas_file"): '"/etc/blobedge/cloud.sas"',
+    (Cloud, "ca_file"): '"/etc/blobedge/cloud-ca.pem"',
+    (Tune, "bandwidth_mbits"): "100",
+    (Tune, "rtt_milliseconds"): "40.0",
     (CopySource, "host"): '"*.blob.core.windows.net"',
 }
 # Keys that the sample sets; the others stand there as comments with their defaults.
@@ -102,12 +113,12 @@ def _classes(annotation: Any) -> Iterator[type]:
 
 def _type(field: FieldInfo) -> str:
     names = {str: "text", bool: "true or false", int: "whole number", float: "number"}
-    if typing.get_origin(field.annotation) is list:
-        return "list of text"
     alternatives = [field.annotation]
     if typing.get_origin(field.annotation) in (typing.Union, types.UnionType):
         alternatives = [one for one in typing.get_args(field.annotation) if one is not types.NoneType]
     (kind,) = alternatives
+    if typing.get_origin(kind) is list:
+        return "list of text"
     if typing.get_origin(kind) is typing.Annotated:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is typing.Literal:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from agent.config import MAKE_KEY, check_key
-from agent.listen import parse_listen
+from agent.listen import Listen, is_loopback, parse_admin, parse_listen
 from agent.toml_positions import Path
 
 Document = Mapping[str, Any]
@@ -24,6 +24,7 @@ KEY_NAMES = ("key1", "key2")
 def relations(document: Document) -> Iterator[Finding]:
     """The rules between keys; looks at nothing outside the document."""
     yield from _listeners(document)
+    yield from _admin(document)
     accounts = list(_tables(document, "accounts"))
     yield from _repeated([(path, account.get("name")) for path, account in accounts], "name", "account")
     yield from _host_names(accounts)
@@ -46,6 +47,10 @@ def environment(document: Document) -> Iterator[Finding]:
     if isinstance(tls, Mapping):
         yield from _certificate(tls.get("cert"), tls.get("key"))
     yield from _readable(("copy_ca_file",), document.get("copy_ca_file"))
+    for table, key in (("admin", "token_file"), ("cloud", "sas_file"), ("cloud", "ca_file")):
+        values = document.get(table)
+        if isinstance(values, Mapping):
+            yield from _readable((table, key), values.get(key))
 
 
 def _tables(document: Document, key: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -69,6 +74,20 @@ def _listeners(document: Document) -> Iterator[Finding]:
         if listen.port and address in seen:
             yield ("listen", index), f"{text} is the address of {seen[address]} too: one address, one listener"
         seen.setdefault(address, text)
+
+
+def _admin(document: Document) -> Iterator[Finding]:
+    admin = document.get("admin")
+    if not isinstance(admin, Mapping):
+        return
+    values = admin.get("listen")
+    for index, text in enumerate(values if isinstance(values, list) else []):
+        try:
+            listen = parse_admin(text)
+        except (ValueError, AttributeError, TypeError):
+            continue  # the model says what is wrong
+        if isinstance(listen, Listen) and not is_loopback(listen.host) and "token_file" not in admin:
+            yield ("admin", "listen", index), f"{text} can be reached from outside: add token_file, or use loopback"
 
 
 def _repeated(named: list[tuple[Path, Any]], key: str, what: str) -> Iterator[Finding]:

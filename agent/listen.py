@@ -1,8 +1,12 @@
-"""Where to listen, as an operator writes it: `http://HOST:PORT` or `https://HOST:PORT`."""
+"""Where to listen, as an operator writes it: `http://HOST:PORT`, `https://HOST:PORT`, or `unix:/PATH` for the admin."""
 
+import ipaddress
+import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
+
+UNIX_PATH_BYTES_MAX: Final = 107  # sun_path of unix(7), less its final NUL
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +37,34 @@ def parse_listen(text: str) -> Listen:
     if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(f"{text!r} has more than a host and a port: write {parts.scheme}://HOST:PORT")
     return Listen("https" if parts.scheme == "https" else "http", host, port)
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListen:
+    """A Unix socket by its absolute path."""
+
+    path: str
+
+    def url(self) -> str:
+        return f"unix:{self.path}"
+
+
+def parse_admin(text: str) -> Listen | UnixListen:
+    """Read an address of the admin endpoint. Raises ValueError with a sentence for the operator."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/") or len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
+            raise ValueError(f"{text!r} is not a Unix socket: write unix:/PATH, at most {UNIX_PATH_BYTES_MAX} bytes")
+        return UnixListen(path)
+    listen = parse_listen(text)
+    if listen.scheme != "http":
+        raise ValueError(f"{text!r}: the admin endpoint speaks plain http; put it on loopback or a Unix socket")
+    return listen
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody outside this machine can reach the host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
