@@ -5,13 +5,14 @@ worker are still there to be added up. Rejected: counters over the control chann
 from an idle one, and a report per second per worker costs wake-ups), a file (a full or hung disk would stop the
 heartbeat), multiprocessing.shared_memory (its resource tracker is one more process).
 
-Layout, native byte order, every field an aligned unsigned 64-bit word:
+Layout, version 2, native byte order, every field an aligned unsigned 64-bit word:
 
     word 0      magic and layout version (MAGIC)
     word 1      pid of the child that writes
     word 2      heartbeat: CLOCK_MONOTONIC in nanoseconds, 0 before the first; the clock is the same in all processes
     word 3..15  reserved, 0
     word 16..   counters, in the order of Counter
+    word 512..  requests by operation, answer and caller: series.py. Pages that no row reached take no memory.
 
 Each word has one writer, the worker's event loop thread, and is stored at once, so a reader sees an old value or the
 new one. Two words are not read together atomically: a reader may see a request counted whose bytes are not yet.
@@ -23,9 +24,10 @@ import struct
 from enum import IntEnum, auto, unique
 from typing import Final
 
-MAGIC: Final = struct.unpack("=Q", b"bedge\0\0\x01")[0]
-SLOT_BYTES: Final = 4096
+MAGIC: Final = struct.unpack("=Q", b"bedge\0\0\x02")[0]
+SLOT_BYTES: Final = 256 * 1024
 WORD_BYTES: Final = 8
+SERIES_WORD: Final = 512  # where series.py's part begins
 
 _PID: Final = 1
 _HEARTBEAT: Final = 2
@@ -50,7 +52,7 @@ class Counter(IntEnum):
     COMMITTED_WRITES = auto()  # writes in them
 
 
-assert (_COUNTERS + len(Counter)) * WORD_BYTES <= SLOT_BYTES
+assert _COUNTERS + len(Counter) <= SERIES_WORD
 
 
 class SlotError(Exception):
@@ -74,6 +76,11 @@ class Slot:
         """Unmap; the memory lives on as long as anybody has its descriptor."""
         self._words.release()
         self._map.close()
+
+    @property
+    def words(self) -> memoryview:
+        """All words of the slot, for series.py; invalid after `close`."""
+        return self._words
 
     @property
     def pid(self) -> int:
