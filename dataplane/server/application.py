@@ -24,7 +24,7 @@ from dataplane.blobapi.model import AccessPolicy, ContainerState, PublicAccess
 from dataplane.blobapi.operations import Operation, OperationSpec, route
 from dataplane.blobapi.serviceproperties import ServiceProperties
 from dataplane.blobapi.uri import check_blob_name, check_container_name
-from dataplane.ipc.slots import Counter
+from dataplane.ipc.series import series_key
 from dataplane.server import access, refusals
 from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.body import ClientDisconnected
@@ -282,14 +282,16 @@ class Application:
             response.headers.append(("x-ms-client-request-id", client_id))
 
     def _record(self, trace: _Trace, response: Response | None, body: Body) -> None:
-        """Counters and the access log. Without a response the client went away first (499, as Azure's log has it)."""
+        """Metrics and the access log. Without a response the client went away first (499, as Azure's log has it)."""
         status = response.status if response is not None else 499
-        slot = self._node.slot
-        if slot is not None:
-            slot.add(Counter.REQUESTS)
-            slot.add(_status_counter(status))
-            slot.add(Counter.BODY_BYTES_IN, body.length or 0)
-            slot.add(Counter.BODY_BYTES_OUT, _body_bytes(response))
+        observe = self._node.observe
+        if observe is not None:
+            caller = trace.caller
+            key = series_key(
+                trace.spec.operation if trace.spec else None, status, trace.code, caller.kind._value_ if caller else ""
+            )
+            taken_ns = time.perf_counter_ns() - trace.started_ns
+            observe(key, taken_ns, body.length or 0, _body_bytes(response), 0, 0, 0)
         if self._node.access_log is not None:
             self._node.access_log.add(self._entry(trace, status, response, body))
 
@@ -382,14 +384,6 @@ def _unknown_account(request: Request) -> BlobError:
 
 def _refused(message: str) -> BlobError:
     return BlobError(ErrorCode.AUTHORIZATION_FAILURE, message=message)
-
-
-def _status_counter(status: int) -> Counter:
-    if status < 300:
-        return Counter.RESPONSES_2XX
-    if status < 400:
-        return Counter.RESPONSES_3XX
-    return Counter.RESPONSES_4XX if status < 500 else Counter.RESPONSES_5XX
 
 
 def _body_bytes(response: Response | None) -> int:

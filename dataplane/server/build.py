@@ -9,6 +9,7 @@ import binascii
 from collections.abc import Callable
 
 from dataplane.blobapi.authorization import AccountKeys
+from dataplane.ipc.series import RequestSeries
 from dataplane.ipc.settings import AccountSettings, Settings
 from dataplane.ipc.slots import Counter, Slot
 from dataplane.server.access import AccessLog
@@ -40,7 +41,8 @@ def build_node(
             slot.add(Counter.COMMITTED_WRITES, jobs)
 
     accounts = {each.name: _account(each, loop, pools, committed) for each in settings.accounts}
-    node = Node(settings, accounts, pools, slot=slot, access_log=access_log)
+    observe = RequestSeries(slot).observe if slot is not None else None
+    node = Node(settings, accounts, pools, observe=observe, access_log=access_log)
     Application(node, HANDLERS, SYNC_HANDLERS)
     return node
 

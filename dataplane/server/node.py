@@ -16,8 +16,8 @@ from dataplane.blobapi.authorization import AccountKeys, SasCache
 from dataplane.server.backgroundcopies import BackgroundCopies
 
 if TYPE_CHECKING:
+    from dataplane.ipc.series import Observe
     from dataplane.ipc.settings import AccountSettings, Settings
-    from dataplane.ipc.slots import Slot
     from dataplane.server.access import AccessLog
     from dataplane.server.application import Application
     from dataplane.server.diskpool import DiskPools
@@ -64,7 +64,7 @@ class Node:
     random: Random = field(default_factory=lambda: Random(SystemRandom().getrandbits(256)))  # ids, never secrets
     sas_cache: SasCache = field(default_factory=SasCache)
     copies: BackgroundCopies = field(default_factory=BackgroundCopies)
-    slot: "Slot | None" = None
+    observe: "Observe | None" = None  # counts a request in the slot
     access_log: "AccessLog | None" = None
     app: "Application" = field(init=False, repr=False)
     keys: Mapping[str, AccountKeys] = field(init=False)

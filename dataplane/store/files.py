@@ -76,11 +76,11 @@ def open_regular(mount: Mount, path: str) -> tuple[int, Seal] | int:
         with translated("open"):
             raise OSError(-fd, os.strerror(-fd))
     try:
-        with translated("stat"):
-            status = os.fstat(fd)
-    except BaseException:
+        status = os.fstat(fd)
+    except OSError:
         os.close(fd)
-        raise
+        with translated("stat"):
+            raise
     if stat.S_ISREG(status.st_mode):
         return fd, Seal(status.st_ino, status.st_size, status.st_mtime_ns)
     os.close(fd)

@@ -28,6 +28,7 @@ from dataplane.store.trash import Trash, list_names
 T = TypeVar("T")
 
 _SERVICE_DOCUMENT: Final = "service"
+_PLACES_COUNT_MAX: Final = 4096
 EMPTY_MAPPING: Final[Mapping[str, bool]] = MappingProxyType({})
 
 
@@ -71,6 +72,7 @@ class Store:
             each.container: (_open_tree(each.path, records, each.read_only), each) for each in mapped
         }
         trees = (self._main, *(tree for tree, _ in self._mapped.values()))
+        self._places: Final[dict[str, tuple[_Tree, Place]]] = {}
         self._local = all(tree.mount.capabilities.local for tree in trees)
 
     # --- the service -------------------------------------------------------------------------------------------
@@ -79,6 +81,12 @@ class Store:
     def mount(self) -> Mount:
         """The mount of the account's root."""
         return self._main.mount
+
+    def mounts(self) -> Iterator[tuple[str, Mount]]:
+        """Every mount: the account's root as "", then the mapped containers by their names."""
+        yield "", self._main.mount
+        for name, (tree, _) in self._mapped.items():
+            yield name, tree.mount
 
     def local(self) -> bool:
         """Whether metadata calls are short enough for an event loop."""
@@ -250,6 +258,17 @@ class Store:
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _place(self, container: str) -> tuple[_Tree, Place] | None:
+        """Where a container is or would be; None for what is no container's name."""
+        known = self._places.get(container)
+        if known is None:
+            known = self._new_place(container)
+            if known is not None:
+                if len(self._places) >= _PLACES_COUNT_MAX:
+                    self._places.clear()
+                self._places[container] = known
+        return known
+
+    def _new_place(self, container: str) -> tuple[_Tree, Place] | None:
         found = self._mapped.get(container)
         if found is not None:
             tree, mapped = found

@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Final
+from typing import Any, Final
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -39,7 +39,8 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-_HOWS: dict[tuple[int, int], _OpenHow] = {}
+# The argument for each pair of flags and mode; the reference keeps its structure alive.
+_HOWS: dict[tuple[int, int], Any] = {}
 
 
 def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, quick: bool = False) -> int:
@@ -52,9 +53,9 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, quick: bool 
     call = _syscall_at_once if quick else _syscall
     how = _HOWS.get((flags, mode))
     if how is None:
-        how = _HOWS[flags, mode] = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE)
+        how = _HOWS[flags, mode] = ctypes.byref(_OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE))
     while True:
-        fd: int = call(_SYS_OPENAT2, dir_fd, path, ctypes.byref(how), 24)
+        fd: int = call(_SYS_OPENAT2, dir_fd, path, how, 24)
         if fd >= 0:
             return fd
         code = ctypes.get_errno()

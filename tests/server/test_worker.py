@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.ipc import control, slots
+from dataplane.ipc.series import read
 from dataplane.ipc.settings import AccountSettings, ListenerSettings, Settings, to_json
 from dataplane.ipc.slots import Counter
 from tests.support import ACCOUNT, ANSWER_SECONDS_MAX, KEY, WireClient
@@ -81,7 +82,12 @@ def start(tmp_path: Path) -> Iterator[Starter]:
 
 
 def ready(started: Started) -> WireClient:
-    assert started.said() == control.Ready(started.process.pid)
+    said = started.said()
+    assert isinstance(said, control.Ready)
+    assert said.pid == started.process.pid
+    (mount,) = said.mounts
+    assert (mount.account, mount.container, mount.read_only) == (ACCOUNT, "", False)
+    assert mount.capabilities["records"] in ("xattr", "sidecar")
     return WireClient(started.port)
 
 
@@ -95,9 +101,16 @@ def test_serves_and_counts(start: Starter) -> None:
     slot = started.slot
     assert slot.pid == started.process.pid
     assert time.monotonic_ns() - slot.heartbeat_ns < 5_000_000_000
-    assert slot.get(Counter.REQUESTS) == 3
-    assert (slot.get(Counter.RESPONSES_2XX), slot.get(Counter.RESPONSES_4XX)) == (2, 1)
-    assert slot.get(Counter.BODY_BYTES_IN) == 5
+    requests = read(slot).requests
+    assert {
+        (labels.operation, labels.status, labels.error_code, labels.auth): sums.count
+        for labels, sums in requests.items()
+    } == {
+        ("CREATE_CONTAINER", 201, "", "SharedKey"): 1,
+        ("PUT_BLOB", 201, "", "SharedKey"): 1,
+        ("GET_CONTAINER_PROPERTIES", 404, "ContainerNotFound", "SharedKey"): 1,
+    }
+    assert sum(sums.bytes_in for sums in requests.values()) == 5
     assert slot.get(Counter.COMMITTED_WRITES) == 2
     started.channel.send(control.Stop(5.0))
     assert started.ended() == control.EXIT_OK
