@@ -8,7 +8,7 @@ meant. An answer that breaks this is a bug of ours and becomes a bare 500.
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -60,14 +60,14 @@ def answer_head(response: Response, date: DateLine, *, close: bool) -> bytes:
     A Date that the handler gave is kept. `close` announces that the connection ends after this answer.
     """
     headers = response.headers
-    names = {name for name, _ in headers}
-    if not names <= _known_names:
-        _check_names(names)
+    names = dict(headers)
+    if not _known_names.issuperset(names):
+        _check_names(names.keys())
     lines = [f"{name}: {value}\r\n" for name, value in headers]
     if response.status not in _WITHOUT_LENGTH:
         length = response.content_length
         lines.append(f"Content-Length: {body_length(response) if length is None else length}\r\n")
-    if names.isdisjoint(_DATE_NAMES):
+    if "Date" not in names and "date" not in names:
         lines.append(date.line())
     if close:
         lines.append("Connection: close\r\n")
@@ -78,7 +78,7 @@ def answer_head(response: Response, date: DateLine, *, close: bool) -> bytes:
     return f"{status_line}{text}\r\n".encode("utf-8", "surrogateescape")
 
 
-def _check_names(names: set[str]) -> None:
+def _check_names(names: Iterable[str]) -> None:
     """Names that were not seen before are tokens, and not those of this module. Remembers them, up to a limit."""
     for name in names:
         if _TOKEN.fullmatch(name) is None:
