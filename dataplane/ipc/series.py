@@ -16,7 +16,7 @@ The last row is for whatever no longer fits (label "Overflow"): operation, statu
 not from the client, so it takes a bug to reach it, and then totals are still right.
 
 Ids are positions: of the operation in Operation, of the error code among the codes of ErrorCode, of the caller in
-AUTHS. Writer and reader run the same version of the code (the supervisor starts its own, agent/supervision/worker.py),
+AUTHS. Writer and reader run the same version of the code (the supervisor starts its own, agent/supervision/child.py),
 and a slot lives in memory only and dies with its supervisor, so ids need not be stable over versions.
 
 Rejected: struct.pack_into for all words of a row at once (it fills its target with zeros first, which a reader or a
@@ -249,28 +249,3 @@ def read_fds(slot_fds: Iterable[int]) -> Reading:
         finally:
             slot.close()
     return total
-
-
-class Totals:
-    """What slots held that are gone, so that the service's totals never fall: one object, held by the supervisor.
-
-    A worker that dies and is started anew keeps its slot, and needs nothing here. When a slot is closed for good (a
-    worker that a reload replaced), `retire` it after its process has ended, before closing it, and drop its descriptor
-    from the service's in the same step, without an await between: then no reader sees it twice or not at all.
-    """
-
-    def __init__(self) -> None:
-        self._retired = Reading()
-
-    def retire(self, slot_fd: int) -> None:
-        """Keep what the slot holds but its gauges. The descriptor stays the caller's. Raises SlotError, OSError."""
-        reading = read_fds((slot_fd,))
-        reading.counters[Counter.CONNECTIONS_OPEN] = 0
-        self._retired.add(reading)
-
-    def sum(self, slot_fds: Iterable[int]) -> Reading:
-        """Return a new reading: what is retired and what these slots hold now. Raises SlotError, OSError."""
-        total = Reading()
-        total.add(self._retired)
-        total.add(read_fds(slot_fds))
-        return total

@@ -1,0 +1,1 @@
+"""What the node tells about itself: health, metrics, status, and the admin endpoint that answers for them."""

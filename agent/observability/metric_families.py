@@ -1,0 +1,123 @@
+"""Every metric of the node, in one table: the collector makes no other, and docs/metrics.md is generated from it.
+
+`python -m agent.observability.metric_families` rewrites the tables of docs/metrics.md; a test compares.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from agent.observability.azure_metrics import DERIVED
+
+BEGIN: Final = "<!-- tables: made by python -m agent.observability.metric_families -->"
+END: Final = "<!-- end of tables -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric: its name as Prometheus shows it, labels, and meaning with its unit."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+
+
+_PROCESS: Final = ("role", "number")
+_ONE_PROCESS: Final = ("role", "number", "pid")
+_MOUNT: Final = ("account", "container")
+_ANSWER: Final = ("operation", "response_type")
+
+_TABLE: Final = (
+    Family("blobedge_build_info", "gauge", ("version", "python"), "1, with what runs in its labels."),
+    Family("blobedge_start_time_seconds", "gauge", (), "Unix time at which the supervisor started."),
+    Family("blobedge_state", "gauge", ("state",), "1 for the state that the service is in, 0 for the others."),
+    Family(
+        "blobedge_requests_total",
+        "counter",
+        ("operation", "status", "error_code", "auth", "response_type"),
+        "Requests answered; status 499: the client went away first.",
+    ),
+    Family(
+        "blobedge_request_duration_seconds",
+        "histogram",
+        ("operation",),
+        "Seconds from the end of the head to the last byte that the socket took.",
+    ),
+    Family("blobedge_request_seconds_total", "counter", _ANSWER, "Sum of the requests' durations."),
+    Family(
+        "blobedge_request_phase_seconds_total",
+        "counter",
+        (*_ANSWER, "phase"),
+        "Where the requests' time went: queue (for a thread or a group commit), disk (in file system calls), send "
+        "(for the client). Work in two threads counts twice.",
+    ),
+    Family("blobedge_received_bytes_total", "counter", _ANSWER, "Bytes of requests' bodies."),
+    Family("blobedge_sent_bytes_total", "counter", _ANSWER, "Bytes of answers' bodies."),
+    Family("blobedge_connections_accepted_total", "counter", (), "Connections accepted."),
+    Family("blobedge_connections_open", "gauge", (), "Connections open now."),
+    Family("blobedge_requests_shed_total", "counter", (), "Requests answered 503 because a pool of threads was full."),
+    Family("blobedge_commits_total", "counter", (), "Groups of writes that were synced together."),
+    Family("blobedge_committed_writes_total", "counter", (), "Writes in those groups."),
+    Family("blobedge_process_up", "gauge", _PROCESS, "1 if the worker or sidecar runs and is ready."),
+    Family("blobedge_process_state", "gauge", (*_PROCESS, "state"), "1 for the state that the supervisor sees it in."),
+    Family("blobedge_process_restarts_total", "counter", _PROCESS, "Starts after the first one."),
+    Family("blobedge_process_heartbeat_age_seconds", "gauge", _PROCESS, "Seconds since its event loop last turned."),
+    Family("blobedge_processes_draining", "gauge", (), "Processes that were replaced and finish what they have."),
+    Family("blobedge_process_resident_memory_bytes", "gauge", _ONE_PROCESS, "Memory in RAM, shared pages included."),
+    Family("blobedge_process_cpu_seconds_total", "counter", _ONE_PROCESS, "CPU time, user and system."),
+    Family("blobedge_process_open_fds", "gauge", _ONE_PROCESS, "Open file descriptors."),
+    Family("blobedge_mount_up", "gauge", _MOUNT, "1 if the mount answered when health last asked."),
+    Family("blobedge_mount_free_bytes", "gauge", _MOUNT, "Bytes that the service may still write."),
+    Family("blobedge_mount_size_bytes", "gauge", _MOUNT, "Size of the file system."),
+    Family("blobedge_mount_free_inodes", "gauge", _MOUNT, "Files that may still be made."),
+    Family("blobedge_mount_inodes", "gauge", _MOUNT, "Files that the file system has room for; 0 if it has no limit."),
+    Family("blobedge_mount_read_only", "gauge", (*_MOUNT, "path"), "1 if writes to the mount are refused."),
+    Family("blobedge_reloads_total", "counter", (), "Reloads asked for."),
+    Family("blobedge_last_reload_state", "gauge", ("state",), "1 for how the last reload went."),
+    Family("blobedge_last_reload_timestamp_seconds", "gauge", (), "Unix time at which the last reload ended."),
+    Family("blobedge_tuning_drift_settings", "gauge", (), "Kernel settings that are no longer as they were applied."),
+    Family("blobedge_report_age_seconds", "gauge", ("kind",), "Seconds since the sidecar's newest report of a kind."),
+)  # fmt: skip
+
+FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in _TABLE}
+
+
+def tables() -> str:
+    """Return the two tables of docs/metrics.md."""
+    ours = _table(
+        ("metric", "kind", "labels", "meaning"),
+        (
+            (f"`{each.name}`", each.kind, ", ".join(f"`{label}`" for label in each.labels), each.help)
+            for each in FAMILIES.values()
+        ),
+    )
+    azure = _table(
+        ("Azure Monitor", "unit", "PromQL", "remark"),
+        ((each.name, each.unit, f"`{each.promql}`".replace("|", r"\|"), each.remark) for each in DERIVED),
+    )
+    return f"## Metrics\n\n{ours}\n\n## Azure Monitor's metrics\n\n{azure}\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+def documented(page: str) -> str:
+    """The page with the part between its marks replaced by the tables. Raises ValueError without the marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise ValueError("docs/metrics.md has lost its marks")
+    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
+
+
+def main() -> None:
+    """Rewrite the page of this checkout."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+    page.write_text(documented(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()

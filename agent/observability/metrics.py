@@ -1,0 +1,256 @@
+"""The metrics page: the workers' slots, the supervisor's snapshot and the kernel's facts of our processes, as text.
+
+Guarantees: totals never fall while the supervisor lives, as slots that no process has now are added too; making the
+page touches no mount and sends nothing to a worker, so it is answered while mounts hang and workers die. What blocks
+for a moment (the processes' files in /proc, some hundred kilobytes of text) runs in a thread.
+
+Rejected: prometheus-client's global registry and its multiprocess mode: the collector below is made for each page from
+values, so two services in one process (tests) cannot meet, and no files are left behind.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, Protocol
+
+import psutil
+import trio
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from agent.observability.azure_metrics import api_name, response_type
+from agent.observability.metric_families import FAMILIES
+from agent.supervision.policy import State
+from agent.supervision.snapshot import ProcessSnapshot, Service, ServiceSnapshot
+from dataplane.ipc.series import BOUNDS_SECONDS, Reading, Sums, read_fds
+from dataplane.ipc.slots import Counter
+
+NANOSECONDS: Final = 1e9
+SERVICE_STATES: Final = ("starting", "ready", "reloading", "stopping")
+RELOAD_STATES: Final = ("running", "done", "refused", "failed")
+NO_AUTH: Final = "None"  # refused before the caller was known
+
+Sample = tuple[tuple[str, ...], float]
+
+_COUNTERS: Final = {
+    "blobedge_connections_accepted_total": Counter.CONNECTIONS_ACCEPTED,
+    "blobedge_connections_open": Counter.CONNECTIONS_OPEN,
+    "blobedge_requests_shed_total": Counter.REQUESTS_SHED,
+    "blobedge_commits_total": Counter.COMMITS,
+    "blobedge_committed_writes_total": Counter.COMMITTED_WRITES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MountUsage:
+    """What health found out about a mount; the figures are None while it does not answer."""
+
+    account: str
+    container: str  # "" for the account's root
+    free_bytes: int | None = None
+    size_bytes: int | None = None
+    free_inodes: int | None = None
+    inodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """What the kernel says of one of our processes."""
+
+    role: str  # supervisor, worker or sidecar
+    number: int
+    pid: int
+    resident_bytes: int
+    cpu_seconds: float
+    open_fds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that a page is made of."""
+
+    snapshot: ServiceSnapshot
+    totals: Reading
+    processes: Sequence[ProcessFacts]
+    mounts: Sequence[MountUsage]
+    now: float  # Unix time
+
+
+class CountedService(Service, Protocol):
+    """A service that also has the slots of processes that are gone."""
+
+    def retired_fds(self) -> tuple[int, ...]:
+        """Return the descriptors of the slots that hold totals and that no process has now."""
+        ...
+
+
+async def page(service: CountedService, mounts: Sequence[MountUsage] = ()) -> tuple[bytes, str]:
+    """Return the metrics of the service, and their content type (Prometheus' text format, version 0.0.4).
+
+    `mounts` are health's last observations. Raises SlotError for a descriptor that is no slot, OSError.
+    """
+    # Here, not in the thread: the supervisor may close a descriptor, or retire a slot, as soon as this task waits.
+    snapshot, totals = service.snapshot(), read_fds((*service.slot_fds(), *service.retired_fds()))
+
+    def make() -> bytes:
+        return text(Observed(snapshot, totals, look_at_processes(snapshot), mounts, time.time()))
+
+    return await trio.to_thread.run_sync(make), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def text(observed: Observed) -> bytes:
+    """Return the page for these observations."""
+    return generate_latest(_Observations(observed))
+
+
+def look_at_processes(snapshot: ServiceSnapshot) -> list[ProcessFacts]:
+    """Ask the kernel for the supervisor and its children; who ended meanwhile, or is not ours to see, is left out."""
+    found = []
+    wanted = [("supervisor", 0, snapshot.pid), *((each.role, each.number, each.pid) for each in snapshot.processes)]
+    for role, number, pid in wanted:
+        if pid <= 0:
+            continue
+        try:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                times = process.cpu_times()
+                memory, fds = process.memory_info().rss, process.num_fds()
+        except psutil.Error:
+            continue
+        found.append(ProcessFacts(role, number, pid, memory, times.user + times.system, fds))
+    return found
+
+
+class _Observations(Collector):
+    """A collector of one page."""
+
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+
+    def collect(self) -> Iterator[Metric]:
+        observed = self._observed
+        for samples in (_service, _requests, _answers, _processes, _process_facts, _mounts, _reports):
+            yield from samples(observed)
+        yield _durations(observed.totals)
+
+
+def _family(name: str, samples: Iterable[Sample]) -> Metric:
+    """A family of the table with its samples (label values, value). Raises KeyError for a name that has no entry."""
+    spec = FAMILIES[name]
+    make: Callable[..., CounterMetricFamily | GaugeMetricFamily]
+    make = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+    family = make(name, spec.help, labels=spec.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _service(observed: Observed) -> Iterator[Metric]:
+    snapshot = observed.snapshot
+    yield _family("blobedge_build_info", [((snapshot.version, platform.python_version()), 1)])
+    yield _family("blobedge_start_time_seconds", [((), snapshot.started_at)])
+    yield _family("blobedge_state", (((state,), float(state == snapshot.state)) for state in SERVICE_STATES))
+    for name, counter in _COUNTERS.items():
+        yield _family(name, [((), observed.totals.counters[counter])])
+    reload = snapshot.last_reload
+    yield _family("blobedge_reloads_total", [((), reload.number if reload else 0)])
+    if reload is not None:
+        states = (((state,), float(state == reload.state)) for state in RELOAD_STATES)
+        yield _family("blobedge_last_reload_state", states)
+        yield _family("blobedge_last_reload_timestamp_seconds", [((), reload.at)])
+
+
+def _requests(observed: Observed) -> Iterator[Metric]:
+    def samples() -> Iterator[Sample]:
+        for labels, sums in observed.totals.requests.items():
+            kind = response_type(labels.status, labels.error_code)
+            name = api_name(labels.operation)
+            yield (name, str(labels.status), labels.error_code, labels.auth or NO_AUTH, kind), sums.count
+
+    yield _family("blobedge_requests_total", samples())
+
+
+def _answers(observed: Observed) -> Iterator[Metric]:
+    """Sums by operation and kind of answer: finer labels would multiply the page for what nobody asks."""
+    answers: dict[tuple[str, str], Sums] = {}
+    for labels, sums in observed.totals.requests.items():
+        answer = (api_name(labels.operation), response_type(labels.status, labels.error_code))
+        answers.setdefault(answer, Sums()).add(sums)
+    yield _family("blobedge_request_seconds_total", ((at, each.total_ns / NANOSECONDS) for at, each in answers.items()))
+    phases = (
+        ((*at, phase), nanoseconds / NANOSECONDS)
+        for at, each in answers.items()
+        for phase, nanoseconds in (("queue", each.queue_ns), ("disk", each.disk_ns), ("send", each.send_ns))
+    )
+    yield _family("blobedge_request_phase_seconds_total", phases)
+    yield _family("blobedge_received_bytes_total", ((at, each.bytes_in) for at, each in answers.items()))
+    yield _family("blobedge_sent_bytes_total", ((at, each.bytes_out) for at, each in answers.items()))
+
+
+def _durations(totals: Reading) -> Metric:
+    """The histograms; their sums are those of the rows. Operations that were never asked for are left out."""
+    spec = FAMILIES["blobedge_request_duration_seconds"]
+    family = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
+    seconds: dict[str, float] = {}
+    for labels, sums in totals.requests.items():
+        seconds[labels.operation] = seconds.get(labels.operation, 0.0) + sums.total_ns / NANOSECONDS
+    bounds = [*map(str, BOUNDS_SECONDS), "+Inf"]
+    for operation, counts in totals.histograms.items():
+        buckets = list(zip(bounds, accumulate(counts), strict=True))
+        family.add_metric((api_name(operation),), buckets, seconds.get(operation, 0.0))
+    return family
+
+
+def _processes(observed: Observed) -> Iterator[Metric]:
+    """One series for each place of a process: those that drain share their place's number, and are only counted."""
+    processes = [each for each in observed.snapshot.processes if not each.draining]
+    up, restarts, ages, states = [], [], [], []
+    for each in processes:
+        place = _place(each)
+        up.append((place, float(each.pid > 0 and each.state == State.RUNNING.value)))
+        restarts.append((place, float(max(0, each.starts_count - 1))))
+        states += [((*place, state.value), float(state.value == each.state)) for state in State]
+        if each.heartbeat_age_seconds is not None:
+            ages.append((place, each.heartbeat_age_seconds))
+    yield _family("blobedge_process_up", up)
+    yield _family("blobedge_process_state", states)
+    yield _family("blobedge_process_restarts_total", restarts)
+    yield _family("blobedge_process_heartbeat_age_seconds", ages)
+    draining = len(observed.snapshot.processes) - len(processes)
+    yield _family("blobedge_processes_draining", [((), draining)])
+
+
+def _place(process: ProcessSnapshot) -> tuple[str, str]:
+    return (process.role, str(process.number))
+
+
+def _process_facts(observed: Observed) -> Iterator[Metric]:
+    facts = [((each.role, str(each.number), str(each.pid)), each) for each in observed.processes]
+    yield _family("blobedge_process_resident_memory_bytes", ((at, each.resident_bytes) for at, each in facts))
+    yield _family("blobedge_process_cpu_seconds_total", ((at, each.cpu_seconds) for at, each in facts))
+    yield _family("blobedge_process_open_fds", ((at, each.open_fds) for at, each in facts))
+
+
+def _mounts(observed: Observed) -> Iterator[Metric]:
+    mounts = [((each.account, each.container), each) for each in observed.mounts]
+    answered = [(at, each) for at, each in mounts if each.free_bytes is not None]
+    yield _family("blobedge_mount_up", ((at, float(each.free_bytes is not None)) for at, each in mounts))
+    yield _family("blobedge_mount_free_bytes", ((at, each.free_bytes or 0) for at, each in answered))
+    yield _family("blobedge_mount_size_bytes", ((at, each.size_bytes or 0) for at, each in answered))
+    yield _family("blobedge_mount_free_inodes", ((at, each.free_inodes or 0) for at, each in answered))
+    yield _family("blobedge_mount_inodes", ((at, each.inodes or 0) for at, each in answered))
+    probed = (((each.account, each.container, each.path), float(each.read_only)) for each in observed.snapshot.mounts)
+    yield _family("blobedge_mount_read_only", probed)
+
+
+def _reports(observed: Observed) -> Iterator[Metric]:
+    reports = observed.snapshot.reports
+    ages = (((each.kind,), max(0.0, observed.now - each.at)) for each in reports)
+    yield _family("blobedge_report_age_seconds", ages)
+    for each in reports:
+        if each.kind == "tuning":
+            drift = each.document.get("drift", ())
+            yield _family("blobedge_tuning_drift_settings", [((), len(drift))])

@@ -1,0 +1,204 @@
+"""The metrics page: what a service's slots and snapshot hold is on it, and promtool accepts it."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.config import Account, Config
+from agent.observability import metric_families
+from agent.observability.metrics import MountUsage, look_at_processes, page
+from agent.supervision.snapshot import (
+    MountSnapshot,
+    ProcessSnapshot,
+    ReloadSnapshot,
+    ReportSnapshot,
+    ServiceSnapshot,
+)
+from dataplane.blobapi.operations import Operation
+from dataplane.ipc.series import RequestSeries, series_key
+from dataplane.ipc.slots import Counter, Slot, create
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GET = series_key(Operation.GET_BLOB, 200, "", "SAS")
+DEAD_PID = 2**22 + 1  # above pid_max
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def worker(number: int, pid: int, state: str = "running", draining: bool = False) -> ProcessSnapshot:
+    return ProcessSnapshot("worker", number, pid, state, draining, 3, "SIGKILL", 0.25, 60.0)
+
+
+SNAPSHOT = ServiceSnapshot(
+    version="1.2.3",
+    pid=os.getpid(),
+    state="ready",
+    started_at=1e9,
+    config_file="",
+    urls=(),
+    processes=(worker(0, os.getpid()), worker(1, 0, "starting"), worker(0, DEAD_PID, "stopping", draining=True)),
+    mounts=(MountSnapshot("plant7", "", "/mnt/plant7", True, {}),),
+    reports=(ReportSnapshot("tuning", 1e9, {"drift": ["net.core.somaxconn", "net.core.rmem_max"]}),),
+    last_reload=ReloadSnapshot(4, "refused", 1.5e9, ("no",)),
+)
+
+
+class RunningService:
+    """A Service of values, with real slots."""
+
+    def __init__(self, slot_fds: tuple[int, ...], retired_fds: tuple[int, ...] = ()) -> None:
+        self._slot_fds = slot_fds
+        self._retired_fds = retired_fds
+
+    @property
+    def config(self) -> Config:
+        return Config(accounts=[Account(name="plant7", root="/mnt/plant7")])
+
+    def snapshot(self) -> ServiceSnapshot:
+        return SNAPSHOT
+
+    def slot_fds(self) -> tuple[int, ...]:
+        return self._slot_fds
+
+    def retired_fds(self) -> tuple[int, ...]:
+        return self._retired_fds
+
+
+@pytest.fixture
+def slot_fds() -> Iterator[tuple[int, ...]]:
+    fds = (create("one"), create("two"))
+    yield fds
+    for fd in fds:
+        os.close(fd)
+
+
+def observe(fd: int, key: int, times: int = 1) -> None:
+    slot = Slot(fd)
+    requests = RequestSeries(slot)
+    for _ in range(times):
+        requests.observe(key, 20_000_000, 10, 4096, 1_000_000, 2_000_000, 5_000_000)
+    slot.add(Counter.CONNECTIONS_OPEN, 2)
+    slot.close()
+
+
+async def samples(service: RunningService, *mounts: MountUsage) -> Samples:
+    body, content_type = await page(service, mounts)
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    found: Samples = {}
+    for family in text_string_to_metric_families(body.decode()):
+        for sample in family.samples:
+            at = (sample.name, frozenset(sample.labels.items()))
+            assert at not in found, "a series twice"
+            found[at] = sample.value
+    return found
+
+
+def labelled(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+@pytest.mark.trio
+async def test_requests_of_all_slots_are_added_up(slot_fds: tuple[int, ...]) -> None:
+    observe(slot_fds[0], GET, 3)
+    observe(slot_fds[1], GET, 4)
+    observe(slot_fds[1], series_key(None, 400, "InvalidUri"))
+    found = await samples(RunningService(slot_fds))
+    answer = {"operation": "GetBlob", "response_type": "Success"}
+    request = {"status": "200", "error_code": "", "auth": "SAS", **answer}
+    assert found[labelled("blobedge_requests_total", **request)] == 7
+    assert found[labelled("blobedge_sent_bytes_total", **answer)] == 7 * 4096
+    assert found[labelled("blobedge_received_bytes_total", **answer)] == 70
+    assert found[labelled("blobedge_request_seconds_total", **answer)] == pytest.approx(0.14)
+    assert found[labelled("blobedge_request_phase_seconds_total", phase="send", **answer)] == pytest.approx(0.035)
+    refused = {"operation": "Unknown", "status": "400", "error_code": "InvalidUri", "auth": "None"}
+    assert found[labelled("blobedge_requests_total", response_type="ClientOtherError", **refused)] == 1
+    assert found[labelled("blobedge_connections_open")] == 6
+
+
+@pytest.mark.trio
+async def test_the_histogram_is_cumulative_and_has_its_sum(slot_fds: tuple[int, ...]) -> None:
+    observe(slot_fds[0], GET, 3)
+    found = await samples(RunningService(slot_fds))
+    name = "blobedge_request_duration_seconds"
+    buckets = {le: found[labelled(f"{name}_bucket", operation="GetBlob", le=le)] for le in ("0.01", "0.025", "+Inf")}
+    assert buckets == {"0.01": 0, "0.025": 3, "+Inf": 3}
+    assert found[labelled(f"{name}_count", operation="GetBlob")] == 3
+    assert found[labelled(f"{name}_sum", operation="GetBlob")] == pytest.approx(0.06)
+
+
+@pytest.mark.trio
+async def test_totals_go_on_when_a_slot_is_retired(slot_fds: tuple[int, ...]) -> None:
+    observe(slot_fds[0], GET, 3)
+    before = await samples(RunningService(slot_fds))
+    slot = Slot(slot_fds[0])
+    slot.begin(0)
+    slot.close()
+    after = await samples(RunningService(slot_fds[1:], slot_fds[:1]))
+    counted = {at: value for at, value in before.items() if at[0].startswith("blobedge_request")}
+    assert {at: after[at] for at in counted} == counted
+    assert (before[labelled("blobedge_connections_open")], after[labelled("blobedge_connections_open")]) == (2, 0)
+
+
+@pytest.mark.trio
+async def test_processes_reloads_and_reports(slot_fds: tuple[int, ...]) -> None:
+    found = await samples(RunningService(slot_fds))
+    place = {"role": "worker", "number": "0"}
+    assert found[labelled("blobedge_process_up", **place)] == 1
+    assert found[labelled("blobedge_process_up", role="worker", number="1")] == 0
+    assert found[labelled("blobedge_process_restarts_total", **place)] == 2
+    assert found[labelled("blobedge_process_heartbeat_age_seconds", **place)] == 0.25
+    assert found[labelled("blobedge_processes_draining")] == 1
+    assert found[labelled("blobedge_process_resident_memory_bytes", pid=str(os.getpid()), **place)] > 1e6
+    assert found[labelled("blobedge_last_reload_state", state="refused")] == 1
+    assert found[labelled("blobedge_last_reload_state", state="done")] == 0
+    assert found[labelled("blobedge_reloads_total")] == 4
+    assert found[labelled("blobedge_tuning_drift_settings")] == 2
+    assert found[labelled("blobedge_state", state="ready")] == 1
+
+
+@pytest.mark.trio
+async def test_a_mount_that_does_not_answer_has_no_figures(slot_fds: tuple[int, ...]) -> None:
+    mounts = MountUsage("plant7", "", 5, 100, 7, 0), MountUsage("plant7", "hung")
+    found = await samples(RunningService(slot_fds), *mounts)
+    assert found[labelled("blobedge_mount_free_bytes", account="plant7", container="")] == 5
+    assert found[labelled("blobedge_mount_up", account="plant7", container="hung")] == 0
+    assert labelled("blobedge_mount_free_bytes", account="plant7", container="hung") not in found
+
+
+def test_a_process_that_is_gone_is_left_out() -> None:
+    facts = look_at_processes(replace(SNAPSHOT, processes=(worker(5, DEAD_PID),)))
+    assert [(each.role, each.pid) for each in facts] == [("supervisor", os.getpid())]
+
+
+@pytest.mark.trio
+async def test_a_full_page_has_every_metric_of_the_table(slot_fds: tuple[int, ...]) -> None:
+    observe(slot_fds[0], GET)
+    found = await samples(RunningService(slot_fds), MountUsage("plant7", "", 5, 100, 7, 9))
+    names = {re.sub(r"(seconds)_(bucket|count|sum)$", r"\1", name) for name, _ in found}
+    assert names == set(metric_families.FAMILIES)
+
+
+def test_the_page_of_the_documentation_is_up_to_date() -> None:
+    """Mend with: python -m agent.observability.metric_families"""
+    text = (CHECKOUT / "docs" / "metrics.md").read_text()
+    assert metric_families.documented(text) == text
+
+
+@pytest.mark.trio
+async def test_promtool_accepts_the_page(slot_fds: tuple[int, ...]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is missing: apt-get install prometheus")
+    observe(slot_fds[0], GET)
+    observe(slot_fds[0], series_key(Operation.PUT_BLOB, 503, "ServerBusy", "AccountKey"))
+    body, _ = await page(RunningService(slot_fds), [MountUsage("plant7", "", 5, 100, 7, 9)])
+    command = [promtool, "check", "metrics"]
+    checked = await trio.run_process(command, stdin=body, capture_stdout=True, capture_stderr=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
