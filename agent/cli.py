@@ -16,6 +16,7 @@ import trio
 import typer
 
 from agent import config_reference, config_show, quickstart
+from agent.commands import doctor as doctor_command
 from agent.config import Config
 from agent.config_load import load
 from agent.flags import Flags
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check and show configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+doctor_command.register(app)
 
 ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="TOML configuration file.")]
 ConfigArgument = Annotated[str, typer.Argument(metavar="FILE", help="TOML configuration file.")]

@@ -1,0 +1,1 @@
+"""`blobedge doctor`: what is wrong with this node, and the command or setting that mends it."""
