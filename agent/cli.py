@@ -87,7 +87,7 @@ def serve(
         tls_key=tls_key,
         access_log=access_log,
     )
-    _run(load(config, flags), announce_ready)
+    _run(partial(load, config, flags), announce_ready, config)
 
 
 @app.command("quickstart", hidden=True)
@@ -98,7 +98,7 @@ def quickstart_command(
 ) -> None:
     """Serve the development account on the loopback and print how to use it (tools/quickstart)."""
     prepared = quickstart.prepare(root, port, workers)
-    _run(load(None, prepared.flags), prepared.announce)
+    _run(partial(load, None, prepared.flags), prepared.announce)
 
 
 def _version_asked(asked: bool) -> None:
@@ -188,14 +188,16 @@ def _complain(*lines: str) -> int:
     return EXIT_CONFIG
 
 
-def _run(config: Config, announce: Announce) -> NoReturn:
-    """Supervise until the end; never returns."""
-    logging.basicConfig(level=config.log.level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-    raise typer.Exit(trio.run(supervise, _plan(config), announce))
+def _run(load_config: Callable[[], Config], announce: Announce, config_file: str | None = None) -> NoReturn:
+    """Supervise until the end; never returns. The configuration is loaded now, and again at every SIGHUP."""
+    the_plan = _plan(load_config, config_file or "")
+    logging.basicConfig(level=the_plan.config.log.level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    again = partial(_plan, load_config, config_file or "")
+    raise typer.Exit(trio.run(partial(supervise, the_plan, announce, load=again)))
 
 
-def _plan(config: Config) -> Plan:
+def _plan(load_config: Callable[[], Config], config_file: str) -> Plan:
     try:
-        return plan(config)
+        return plan(load_config(), config_file)
     except (OSError, ValueError) as error:  # a key file that was there at the check a moment ago
         raise OperatorError(f"cannot read a key file: {error}") from None

@@ -21,15 +21,17 @@ class Plan:
     listens: tuple[Listen, ...]
     workers: int
     accounts: tuple[ipc.AccountSettings, ...]
+    config_file: str = ""  # for people; "" when there is none
 
 
-def plan(config: Config) -> Plan:
+def plan(config: Config, config_file: str = "") -> Plan:
     """Make the plan of a configuration. Raises OSError or ValueError if a key file went away since the check."""
     return Plan(
         config,
         tuple(map(parse_listen, config.listen)),
         config.worker_count(),
         tuple(map(_account, config.accounts)),
+        config_file,
     )
 
 
@@ -40,7 +42,11 @@ def worker_settings(the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_f
         worker=worker,
         workers=the_plan.workers,
         slot_fd=slot_fd,
-        listeners=tuple(_listener(bound, worker, config) for bound in bounds),
+        listeners=tuple(
+            _listener(bound, sock.fileno(), config)
+            for bound in bounds
+            for sock in bound.share(worker, the_plan.workers)
+        ),
         accounts=the_plan.accounts,
         host_suffixes=tuple(config.host_suffixes),
         copy_sources=tuple(map(_copy_source, config.copy_sources)),
@@ -57,10 +63,9 @@ def ready_urls(the_plan: Plan, bounds: Sequence[Bound]) -> list[str]:
     return [f"{bound.listen.url(bound.port)}/{account.name}" for bound in bounds for account in the_plan.accounts]
 
 
-def _listener(bound: Bound, worker: int, config: Config) -> ipc.ListenerSettings:
+def _listener(bound: Bound, fd: int, config: Config) -> ipc.ListenerSettings:
     listen = bound.listen
     tls = config.tls if listen.scheme == "https" else None
-    fd = bound.sockets[worker].fileno()
     return ipc.ListenerSettings(
         fd, listen.scheme, listen.host, bound.port, tls.cert if tls else "", tls.key if tls else ""
     )

@@ -1,10 +1,12 @@
 """The supervisor: bind, start the workers, say when all accept, stop them all; its exit code says how it went.
 
 It never serves a request and never touches a mount, so nothing that a client or a disk does can stop it from watching.
-SIGTERM and SIGINT drain: each worker finishes what runs within drain_seconds. A second signal ends them at once.
+SIGTERM and SIGINT drain: each worker finishes what runs within drain_seconds. A second signal ends them at once. SIGHUP
+loads the configuration again (service.py), SIGUSR1 turns debug messages on and off, SIGUSR2 prints the stacks of all
+threads of all processes.
 """
 
-import functools
+import faulthandler
 import logging
 import os
 import signal
@@ -15,10 +17,12 @@ from typing import Final
 import trio
 
 from agent.problems import EXIT_CONFIG
-from agent.supervision import policy
-from agent.supervision.plan import Plan, ready_urls, worker_settings
-from agent.supervision.sockets import bind_all
-from agent.supervision.worker import Worker
+from agent.supervision import policy, systemd
+from agent.supervision.fleet import Fleet
+from agent.supervision.plan import Plan
+from agent.supervision.service import LoadPlan, Service
+from agent.supervision.sockets import adopt, bind_all, store_all
+from agent.supervision.systemd import ServiceManager
 
 log = logging.getLogger("blobedge.supervisor")
 
@@ -26,6 +30,9 @@ EXIT_OK: Final = 0
 EXIT_GAVE_UP: Final = 1
 WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "dataplane")
 
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+Companion = Callable[[Service], Awaitable[None]]
 Announce = Callable[[Sequence[str]], Awaitable[None]]
 
 
@@ -38,61 +45,101 @@ async def announce_ready(urls: Sequence[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-async def supervise(plan: Plan, announce: Announce = announce_ready, command: Sequence[str] = WORKER_COMMAND) -> int:
+async def supervise(
+    plan: Plan,
+    announce: Announce = announce_ready,
+    command: Sequence[str] = WORKER_COMMAND,
+    *,
+    load: LoadPlan | None = None,
+    companions: Sequence[Companion] = (),
+) -> int:
     """Serve until a signal, and return the exit code.
 
     `announce` is awaited once with the ready URLs when every worker accepts. `command` is the worker's program (tests
-    have their own). Raises OperatorError when an address cannot be bound.
+    have their own). `load` makes the plan again at SIGHUP; without it that signal is ignored. `companions` run beside
+    the workers for as long as these (the admin endpoint). Raises OperatorError when an address cannot be bound.
     """
-    bounds = bind_all(plan.listens, plan.workers)
-    stopping = _Stopping(plan.config.drain_seconds)
-    try:
-        workers = stopping.workers = [
-            Worker(number, command, functools.partial(worker_settings, plan, number, bounds), stopping.give_up)
-            for number in range(plan.workers)
-        ]
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    manager, inherited = systemd.take(os.environ, os.getpid())
+    adopted = adopt(inherited, manager)
+    bounds = bind_all(plan.listens, plan.workers, adopted)
+    adopted.close(manager)
+    store_all(bounds, manager)
+    with trio.open_signal_receiver(*SIGNALS) as received:
+        faulthandler.register(signal.SIGUSR2, all_threads=True, chain=True)  # prints ours, then `received` gets it
+        try:
             async with trio.open_nursery() as helpers:
-                helpers.start_soon(stopping.on_signals, signals)
-                helpers.start_soon(_announce, workers, announce, ready_urls(plan, bounds))
                 async with trio.open_nursery() as nursery:
-                    for worker in workers:
-                        nursery.start_soon(worker.run)
+                    signals = _Signals(load, helpers)
+                    fleet = Fleet(nursery, command, signals.give_up)
+                    service = signals.service = Service(plan, bounds, fleet, manager)
+                    fleet.begin(plan, bounds)
+                    helpers.start_soon(signals.handle, received)
+                    helpers.start_soon(manager.watchdog)
+                    helpers.start_soon(_announce, service, announce, manager)
+                    for companion in companions:
+                        helpers.start_soon(companion, service)
                 helpers.cancel_scope.cancel()
-    finally:
-        for bound in bounds:
-            bound.close()
-    return stopping.exit_code
+        finally:
+            faulthandler.unregister(signal.SIGUSR2)
+    for bound in service.bounds:
+        bound.close()
+    fleet.slots.close()
+    return signals.exit_code
 
 
-async def _announce(workers: Sequence[Worker], announce: Announce, urls: Sequence[str]) -> None:
-    for worker in workers:
-        await worker.ready.wait()
-    await announce(urls)
+async def _announce(service: Service, announce: Announce, manager: ServiceManager) -> None:
+    await service.wait_ready()
+    manager.ready()
+    manager.status(f"serving with {len(service.fleet.current)} workers")
+    await announce(service.urls())
 
 
-class _Stopping:
-    """How the service ends: by a signal, or because a worker is hopeless."""
+class _Signals:
+    """What each signal does, and how the service ends: by one of them, or because a worker is hopeless."""
 
-    def __init__(self, drain_seconds: float) -> None:
+    service: Service
+
+    def __init__(self, load: LoadPlan | None, nursery: trio.Nursery) -> None:
         self.exit_code = EXIT_OK
-        self.workers: Sequence[Worker] = ()
-        self._drain_seconds = drain_seconds
+        self._load = load
+        self._nursery = nursery
+        self._reloads = 0  # asked for and not yet begun, and the one that runs
 
-    async def on_signals(self, signals: AsyncIterator[int]) -> None:
-        drain_seconds = self._drain_seconds
+    async def handle(self, signals: AsyncIterator[int]) -> None:
+        """Obey each signal, without waiting for what it began."""
+        drain_seconds: float | None = None
         async for number in signals:
-            log.info("%s: stopping within %g s", signal.Signals(number).name, drain_seconds)
-            self._stop_all(drain_seconds)
-            drain_seconds = 0.0
+            match number:
+                case signal.SIGHUP:
+                    self._ask_reload()
+                case signal.SIGUSR1:
+                    self.service.toggle_debug()
+                case signal.SIGUSR2:
+                    self.service.dump_stacks()
+                case _:
+                    seconds = self.service.config.drain_seconds if drain_seconds is None else drain_seconds
+                    log.info("%s: stopping within %g s", signal.Signals(number).name, seconds)
+                    self.service.stop(seconds)
+                    drain_seconds = 0.0
 
     def give_up(self, action: policy.GiveUp) -> None:
-        """Called by the worker that gives up; the others drain. The first reason is the one that counts."""
+        """Called for the worker that gives up; the others drain. The first reason is the one that counts."""
         if self.exit_code == EXIT_OK:
             print(f"blobedge: {action.reason}", file=sys.stderr, flush=True)
             self.exit_code = EXIT_CONFIG if action.operator else EXIT_GAVE_UP
-            self._stop_all(self._drain_seconds)
+            self.service.stop(self.service.config.drain_seconds)
 
-    def _stop_all(self, seconds: float) -> None:
-        for worker in self.workers:
-            worker.stop(seconds)
+    def _ask_reload(self) -> None:
+        """One reload at a time, and one more after it for all that were asked for meanwhile."""
+        if self._load is None:
+            log.warning("SIGHUP: nothing to load again")
+            return
+        self._reloads = min(self._reloads + 1, 2)
+        if self._reloads == 1:
+            self._nursery.start_soon(self._reload, self._load)
+
+    async def _reload(self, load: LoadPlan) -> None:
+        await self.service.wait_ready()
+        while self._reloads and not self.service.fleet.stopping:
+            await self.service.reload(load, self._nursery)
+            self._reloads -= 1

@@ -11,31 +11,34 @@ The start-up protocol, in order:
 2. supervisor -> child  Start(settings)   at once, before the child runs; the document is settings.to_json's, with the
                                           inherited numbers inside.
 3. The child opens its stores, TLS contexts and listeners, and then says one of
-   child -> supervisor  Ready(pid)        every listener accepts; the child updates its slot's heartbeat from now on.
+   child -> supervisor  Ready(pid, mounts)  every listener accepts; the child updates its slot's heartbeat from now on.
+                                          A worker says what it found its mounts to be able to do.
    child -> supervisor  Failed(reason)    it cannot serve with these settings, and why, in a line for the operator;
                                           the child exits with EXIT_BOOT_FAILED. The supervisor does not try again.
    Any other exit before Ready is a crash: the supervisor tries again, with a pause.
 4. supervisor -> child  LogLevel(level)   at any time after Start.
    supervisor -> child  Stop(seconds)     stop accepting, finish what runs within so many seconds, exit with EXIT_OK.
    A second Stop replaces the deadline of the first.
+   child -> supervisor  Report(topic, document)  what the sidecar found; the newest on a topic counts
 5. End of file at the child: the supervisor died. The child drains within settings.drain_seconds and exits. (Not
    PR_SET_PDEATHSIG: it fires when the spawning thread ends, and the supervisor's threads come and go.)
    End of file at the supervisor: nothing by itself; the child's exit tells.
 
 Signals belong to the supervisor. The child ignores SIGINT (a terminal's Ctrl-C goes to the whole process group) and
 takes SIGTERM as Stop(settings.drain_seconds). SIGABRT is the first step of the ladder for a child that
-hangs: faulthandler prints its stacks, and it dies.
+hangs: faulthandler prints its stacks, and it dies. At SIGUSR2, from Ready on, it prints them and goes on.
 
 A message is bounded, has a kind and the protocol's version; whatever a reader does not know is an error, not noise.
 """
 
 import json
 import socket
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 # Linux delivers a seqpacket message only if it fits the send buffer, 208 KiB by default.
 MESSAGE_BYTES_MAX: Final = 128 * 1024
@@ -61,10 +64,22 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A tree that a worker opened. `container` is "" for an account's root; `capabilities` is what the store probed."""
+
+    account: str
+    container: str
+    path: str
+    read_only: bool
+    capabilities: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """Every listener of the child accepts."""
+    """Every listener of the child accepts. `mounts` has as many as fit a message (`ready`)."""
 
     pid: int
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +103,18 @@ class LogLevel:
     level: str
 
 
-Message = Start | Ready | Failed | Stop | LogLevel
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the sidecar found on one topic ("tuning", "cloud"), as JSON."""
+
+    topic: str
+    document: dict[str, Any]
+
+
+Message = Start | Ready | Failed | Stop | LogLevel | Report
 
 KINDS: Final = MappingProxyType(
-    {"start": Start, "ready": Ready, "failed": Failed, "stop": Stop, "log-level": LogLevel},
+    {"start": Start, "ready": Ready, "failed": Failed, "stop": Stop, "log-level": LogLevel, "report": Report},
 )
 _NAMES: Final = {kind: name for name, kind in KINDS.items()}
 
@@ -121,8 +144,29 @@ def decode(data: bytes) -> Message:
         raise ControlError(f"unknown kind of message {name!r}")
     if document.keys() != {field.name for field in fields(kind)}:
         raise ControlError(f"{name}: unexpected fields")
+    if kind is Ready:
+        document["mounts"] = _mounts(document["mounts"])
     message: Message = kind(**document)
     return message
+
+
+def ready(pid: int, mounts: Iterable[Mount]) -> Ready:
+    """Make a Ready that fits a message: thousands of mapped containers do not, and those beyond are left out."""
+    kept: list[Mount] = []
+    room = MESSAGE_BYTES_MAX - len(encode(Ready(pid)))
+    for mount in mounts:
+        room -= len(json.dumps(asdict(mount), separators=(",", ":"))) + 1  # the comma
+        if room < 0:
+            break
+        kept.append(mount)
+    return Ready(pid, tuple(kept))
+
+
+def _mounts(items: Any) -> tuple[Mount, ...]:
+    try:
+        return tuple(Mount(**item) for item in items)
+    except TypeError:
+        raise ControlError("ready: not a list of mounts") from None
 
 
 class Channel:

@@ -15,6 +15,8 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Final
 
 import uvloop
@@ -39,6 +41,7 @@ _log = logging.getLogger(__name__)
 def run(control_fd: int) -> int:
     """Serve until told to stop. Returns the process's exit code."""
     faulthandler.enable(all_threads=True)
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = control.Channel.from_fd(control_fd)
     try:
@@ -106,7 +109,7 @@ class _Worker:
         gc.freeze()
         gc.set_threshold(GC_YOUNG_COUNT, 50, 1000)
         heartbeat = asyncio.create_task(_beat(slot, ConnectionCounters(server, pools, slot)))
-        self._channel.send(control.Ready(os.getpid()))
+        self._channel.send(control.ready(os.getpid(), _mounts(node)))
         await self._stop.wait()
         await self._drain(server, node)
         await node.copies.stop()
@@ -158,6 +161,18 @@ async def _beat(slot: Slot, counters: ConnectionCounters) -> None:
         counters.update()
         slot.beat(time.monotonic_ns())
         await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+def _mounts(node: Node) -> Iterator[control.Mount]:
+    """What the stores found their trees to be."""
+    for account in node.accounts.values():
+        given = account.settings
+        paths = {each.name: each.path for each in given.containers}
+        for container, mount in account.store.mounts():
+            found = mount.capabilities
+            capabilities = {**asdict(found), "records": mount.records.backend}
+            path = paths[container] if container else given.root
+            yield control.Mount(given.name, container, path, mount.read_only, capabilities)
 
 
 def _stdout_write(data: bytes) -> None:

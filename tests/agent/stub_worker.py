@@ -7,9 +7,12 @@ refuse    say Failed and exit with the boot failure code
 silent    exit with the boot failure code and say nothing
 hang      get ready, beat once, then never again; SIGABRT is ignored too
 stubborn  serve, but ignore Stop
+
+An account with the name "refuse" is the mode refuse too, so that a reload can ask for it.
 """
 
 import contextlib
+import faulthandler
 import os
 import select
 import signal
@@ -17,7 +20,7 @@ import socket
 import sys
 import time
 
-from dataplane.ipc.control import EXIT_BOOT_FAILED, Channel, Failed, Ready, Start, Stop
+from dataplane.ipc.control import EXIT_BOOT_FAILED, Channel, Failed, LogLevel, Ready, Start, Stop
 from dataplane.ipc.settings import Settings, from_json
 from dataplane.ipc.slots import Counter, Slot
 
@@ -26,12 +29,15 @@ def main() -> int:
     mode, flag, number = sys.argv[1:]
     assert flag == "--control-fd"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR2)
     channel = Channel.from_fd(int(number))
     start = channel.receive()
     assert isinstance(start, Start)
     settings = from_json(start.settings)
     if mode == "crash":
         return 17
+    if settings.accounts[0].name == "refuse":
+        mode = "refuse"
     if mode == "refuse":
         channel.send(Failed("the moon is in the wrong phase"))
     if mode in ("refuse", "silent"):
@@ -56,6 +62,8 @@ def serve(settings: Settings, channel: Channel, slot: Slot, *, obey: bool) -> No
         slot.beat(time.monotonic_ns())
         if channel.fileno() in readable:
             message = channel.receive()
+            if isinstance(message, LogLevel):
+                print(f"worker {settings.worker} logs {message.level}", flush=True)
             if message is None or (obey and isinstance(message, Stop)):
                 return
         for listener in listeners:

@@ -111,7 +111,7 @@ def test_the_working_directory_lends_no_code(tmp_path: Path) -> None:
         sys.executable,
         "-P",
         "-c",
-        "import agent.supervision.worker as w; print(w._environment()['PYTHONPATH'])",
+        "import agent.supervision.child as w; print(w._environment()['PYTHONPATH'])",
     ]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     place = subprocess.run(command, cwd=trap, env=environment, capture_output=True, text=True, check=True).stdout

@@ -16,15 +16,26 @@ from dataplane.ipc.control import (
     Failed,
     LogLevel,
     Message,
+    Mount,
     Ready,
+    Report,
     Start,
     Stop,
     decode,
     encode,
     pair,
+    ready,
 )
 
-MESSAGES: list[Message] = [Start({"a": [1, "x"]}), Ready(17), Failed("no room"), Stop(2.5), LogLevel("debug")]
+MOUNT = Mount("acct", "", "/data", False, {"local": True})
+MESSAGES: list[Message] = [
+    Start({"a": [1, "x"]}),
+    Ready(17, (MOUNT,)),
+    Failed("no room"),
+    Stop(2.5),
+    LogLevel("debug"),
+    Report("cloud", {"reachable": False}),
+]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
@@ -50,6 +61,10 @@ def test_a_message_round_trips_through_a_real_socket(message: Message) -> None:
         (json.dumps({"protocol": PROTOCOL_VERSION, "kind": ["ready"]}).encode(), "unknown kind"),
         (json.dumps({"protocol": PROTOCOL_VERSION, "kind": "ready"}).encode(), "unexpected fields"),
         (json.dumps({"protocol": PROTOCOL_VERSION, "kind": "ready", "pid": 1, "x": 2}).encode(), "unexpected fields"),
+        (
+            json.dumps({"protocol": PROTOCOL_VERSION, "kind": "ready", "pid": 1, "mounts": [1]}).encode(),
+            "not a list of mounts",
+        ),
         (b" " * (MESSAGE_BYTES_MAX + 1), "too long"),
     ],
 )
@@ -112,3 +127,9 @@ def test_a_channel_from_an_inherited_number() -> None:
 
 def test_keys_do_not_show_in_a_log_line() -> None:
     assert "secret" not in repr(Start({"accounts": [{"keys": ["secret"]}]}))
+
+
+def test_mounts_that_do_not_fit_a_message_are_left_out() -> None:
+    message = ready(17, [MOUNT] * 10_000)
+    assert 500 < len(message.mounts) < 10_000
+    assert decode(encode(message)) == message

@@ -1,10 +1,11 @@
-"""One worker as the supervisor holds it: its slot, its process, its control channel, and the loop that asks policy.py.
+"""One child process, worker or sidecar, as the supervisor holds it: the process, its control channel, its events.
 
 The process is spawned by exec with the descriptors it needs and no others, never forked; it leads a process group of
 its own, so that a Ctrl-C in the terminal reaches the supervisor alone and draining has one order. Everything that
 happens to it becomes an event of policy.py, everything done to it is an action from there.
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -12,53 +13,110 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import trio
 
 from agent.supervision import policy
 from agent.supervision.policy import Policy, State, describe
-from dataplane.ipc import control, slots
-from dataplane.ipc.settings import Settings, to_json
+from agent.supervision.slotpool import OwnedSlot
+from agent.supervision.snapshot import ProcessSnapshot
+from dataplane.ipc import control
 
 log = logging.getLogger("blobedge.supervisor")
+
+Role = Literal["worker", "sidecar"]
 
 EXIT_SPAWN_FAILED: Final = 127  # as a shell says it; the process never was
 
 
-class Worker:
-    """Runs worker number `number` until it was asked to stop, or the policy gives up.
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a child is started with: its program (`--control-fd N` is appended), Start document and descriptors."""
 
-    `settings` makes the settings for a slot's descriptor; `command` is the program, which gets `--control-fd N`.
+    command: tuple[str, ...]
+    settings: dict[str, Any]
+    fds: tuple[int, ...]
+
+
+class Child:
+    """Runs one child until it was asked to stop, or the policy gives up.
+
+    `launch` says how, given the descriptor of its slot, which is the child's alone until `run` returns. `on_report`
+    gets what a sidecar reports.
     """
 
     def __init__(
         self,
+        role: Role,
         number: int,
-        command: Sequence[str],
-        settings: Callable[[int], Settings],
-        give_up: Callable[[policy.GiveUp], None],
+        slot: OwnedSlot,
+        launch: Callable[[int], Launch],
+        give_up: Callable[["Child", policy.GiveUp], None],
+        on_report: Callable[[control.Report], None] | None = None,
     ) -> None:
+        self.role = role
         self.number = number
+        self.slot = slot
         self.ready = trio.Event()  # the first time that it accepted
+        self.settled = trio.Event()  # ready, or over
+        self.over = trio.Event()
         self.pid = 0
-        self._command = list(command)
+        self.mounts: tuple[control.Mount, ...] = ()
+        self.last_exit = ""
+        self._ready_at: float | None = None
         self._give_up = give_up
+        self._on_report = on_report
         self._policy = Policy()
-        self._slot_fd = slots.create(f"blobedge-worker-{number}")
-        self._slot = slots.Slot(self._slot_fd)
-        self._settings = settings(self._slot_fd)
-        self._start = control.Start(to_json(self._settings))
+        self._launch = launch(slot.fd)
+        self._start = control.Start(self._launch.settings)
         # Unbounded: a full channel would have nobody to push back on, and the loop takes all events at each turn.
         self._send_event, self._events = trio.open_memory_channel[policy.Event](math.inf)
         self._process: trio.Process | None = None
         self._channel: control.Channel | None = None
 
     @property
+    def name(self) -> str:
+        return f"worker {self.number}" if self.role == "worker" else self.role
+
+    @property
     def state(self) -> State:
         return self._policy.state
+
+    @property
+    def serves(self) -> bool:
+        """Whether it said Ready in this life and is to go on."""
+        return self.state is State.RUNNING
+
+    def snapshot(self, draining: bool) -> ProcessSnapshot:
+        """Return the present state, for people and probes."""
+        now = time.monotonic()
+        beat = self.slot.slot.heartbeat_ns
+        return ProcessSnapshot(
+            role=self.role,
+            number=self.number,
+            pid=self.pid,
+            state=self.state.value,
+            draining=draining,
+            starts_count=self._policy.starts_count,
+            last_exit=self.last_exit,
+            heartbeat_age_seconds=max(0.0, now - beat / 1e9) if beat else None,
+            uptime_seconds=now - self._ready_at if self._ready_at is not None else None,
+        )
+
+    def tell(self, message: control.Message) -> None:
+        """Send a message if there is a child that reads; what it misses, its successor gets with its settings."""
+        if self._channel is not None and self.pid:
+            with contextlib.suppress(OSError):
+                self._channel.send(message)
+
+    def dump_stacks(self) -> None:
+        """Have it print its stacks. Not before Ready: until it has a handler the signal would end it."""
+        if self._process is not None and self.pid and self._ready_at is not None:
+            self._process.send_signal(signal.SIGUSR2)
 
     def stop(self, seconds: float) -> None:
         """Ask for a drain within `seconds`; a second call replaces the deadline."""
@@ -72,12 +130,13 @@ class Worker:
             async with trio.open_nursery() as nursery:
                 while self.state not in (State.STOPPED, State.FAILED):
                     happened = await self._happened()
-                    events = [policy.Beat(self._slot.heartbeat_ns / 1e9), *happened]
+                    events = [policy.Beat(self.slot.slot.heartbeat_ns / 1e9), *happened]
                     for action in self._policy.step(events, time.monotonic()):
                         await self._act(action, nursery)
                 nursery.cancel_scope.cancel()
         finally:
-            self._close()
+            self.settled.set()
+            self.over.set()
 
     async def _happened(self) -> list[policy.Event]:
         """Wait for an event, or for the policy's deadline; return all that there are."""
@@ -95,22 +154,22 @@ class Worker:
             case policy.Spawn():
                 await self._spawn(nursery)
             case policy.Signal(number, why):
-                log.warning("worker %d (pid %d): %s; %s", self.number, self.pid, why, number.name)
+                log.warning("%s (pid %d): %s; %s", self.name, self.pid, why, number.name)
                 if self._process is not None:
                     self._process.send_signal(number)
             case policy.SendStop(seconds):
                 self._tell_stop(seconds)
             case policy.GiveUp():
-                self._give_up(action)
+                self._give_up(self, action)
 
     async def _spawn(self, nursery: trio.Nursery) -> None:
-        self._slot.begin(0)
+        self.slot.slot.begin(0)
         ours, theirs = control.pair()
-        inherited = [theirs.fileno(), self._slot_fd, *(listener.fd for listener in self._settings.listeners)]
+        inherited = [theirs.fileno(), self.slot.fd, *self._launch.fds]
         try:
             ours.send(self._start)
             process = await trio.lowlevel.open_process(
-                [*self._command, "--control-fd", str(theirs.fileno())],
+                [*self._launch.command, "--control-fd", str(theirs.fileno())],
                 pass_fds=inherited,
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
@@ -118,14 +177,14 @@ class Worker:
                 process_group=0,
             )
         except OSError as error:  # no memory, too many processes: it may pass
-            log.error("worker %d: cannot start a process: %s", self.number, error.strerror)
+            log.error("%s: cannot start a process: %s", self.name, error.strerror)
             ours.close()
             self._send_event.send_nowait(policy.Exited(EXIT_SPAWN_FAILED))
             return
         finally:
             theirs.close()
         self._process, self._channel, self.pid = process, ours, process.pid
-        log.info("worker %d: pid %d", self.number, self.pid)
+        log.info("%s: pid %d", self.name, self.pid)
         nursery.start_soon(self._watch, process, ours)
 
     async def _watch(self, process: trio.Process, channel: control.Channel) -> None:
@@ -138,8 +197,9 @@ class Worker:
         channel.close()
         status = process.returncode
         assert status is not None
+        self.pid, self._ready_at, self.last_exit = 0, None, describe(status)
         if self.state is not State.STOPPING:
-            log.warning("worker %d (pid %d) ended: %s", self.number, process.pid, describe(status))
+            log.warning("%s (pid %d) ended: %s", self.name, process.pid, describe(status))
         await self._send_event.send(policy.Exited(status))
 
     async def _listen(self, channel: control.Channel) -> None:
@@ -153,17 +213,21 @@ class Worker:
         try:
             while (message := channel.receive_nowait()) is not None:
                 match message:
-                    case control.Ready():
+                    case control.Ready(_, mounts):
+                        self.mounts, self._ready_at = mounts, time.monotonic()
                         self.ready.set()
+                        self.settled.set()
                         self._send_event.send_nowait(policy.Ready())
                     case control.Failed(reason):
                         self._send_event.send_nowait(policy.BootFailed(reason))
+                    case control.Report() if self._on_report is not None:
+                        self._on_report(message)
                     case _:
-                        log.error("worker %d says what only a supervisor may: %r", self.number, message)
+                        log.error("%s says what is not for it to say: %r", self.name, message)
         except BlockingIOError:
             return True
         except control.ControlError as error:
-            log.error("worker %d broke the control protocol: %s", self.number, error)
+            log.error("%s broke the control protocol: %s", self.name, error)
         return False
 
     def _tell_stop(self, seconds: float) -> None:
@@ -174,10 +238,6 @@ class Worker:
             self._channel.send(control.Stop(seconds))
         except OSError:
             self._process.send_signal(signal.SIGTERM)
-
-    def _close(self) -> None:
-        self._slot.close()
-        os.close(self._slot_fd)
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,187 @@
+"""The running service: its workers, its addresses, its configuration, and how these change while it serves.
+
+`snapshot` reads memory only. A reload is refused when the new configuration has a mistake, fails when a new worker
+cannot serve with it, and in both cases changes nothing: workers, addresses and configuration stay as they were.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from typing import Final, Literal
+
+import trio
+
+from agent.config import Config
+from agent.problems import OperatorError
+from agent.supervision.child import Child
+from agent.supervision.fleet import Fleet
+from agent.supervision.plan import Plan, ready_urls
+from agent.supervision.snapshot import MountSnapshot, ReloadSnapshot, ServiceSnapshot, ServiceState
+from agent.supervision.sockets import Bound, dropped, forget_all, rebind, store_all
+from agent.supervision.systemd import ServiceManager
+from dataplane.ipc import control
+from dataplane.ipc.slots import Counter
+
+log = logging.getLogger("blobedge.supervisor")
+
+LoadPlan = Callable[[], Plan]
+ReloadState = Literal["running", "done", "refused", "failed"]
+
+LOAD_SECONDS_MAX: Final = 30.0  # to read a configuration and look at what it names; a mount may hang
+
+
+class Service:
+    """Implements snapshot.Service; `reload` and `stop` are for the supervisor."""
+
+    def __init__(self, plan: Plan, bounds: list[Bound], fleet: Fleet, manager: ServiceManager) -> None:
+        self.plan = plan
+        self.bounds = bounds
+        self.fleet = fleet
+        self._manager = manager
+        self._started_at = time.time()
+        self._ready = False
+        self._last_reload: ReloadSnapshot | None = None
+        self._debug = False
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+    @property
+    def retired_counters(self) -> dict[Counter, int]:
+        """The totals of processes that are gone and have no successor in their slot."""
+        return self.fleet.slots.retired_counters()
+
+    def slot_fds(self) -> tuple[int, ...]:
+        return self.fleet.slots.live_fds()
+
+    def retired_slot_fds(self) -> tuple[int, ...]:
+        """The slots behind `retired_counters`, for what is in a slot besides counters."""
+        return self.fleet.slots.retired_fds()
+
+    def urls(self) -> list[str]:
+        return ready_urls(self.plan, self.bounds)
+
+    def snapshot(self) -> ServiceSnapshot:
+        fleet = self.fleet
+        processes = [child.snapshot(draining=child in fleet.draining) for child in fleet.everyone()]
+        return ServiceSnapshot(
+            version=version(),
+            pid=os.getpid(),
+            state=self._state(),
+            started_at=self._started_at,
+            config_file=self.plan.config_file,
+            urls=tuple(self.urls()),
+            processes=tuple(processes),
+            mounts=_mounts(fleet.current),
+            reports=(),
+            last_reload=self._last_reload,
+        )
+
+    async def wait_ready(self) -> None:
+        """Return when each of the first workers has said that it accepts."""
+        for child in self.fleet.current:
+            await child.ready.wait()
+        self._ready = True
+
+    async def reload(self, load: LoadPlan, nursery: trio.Nursery) -> None:
+        """Load the configuration again and serve with it. Old addresses are closed, in `nursery`, after the drain."""
+        number = self._last_reload.number + 1 if self._last_reload is not None else 1
+        self._last_reload = ReloadSnapshot(number, "running", time.time(), ())
+        self._manager.reloading()
+        try:
+            plan = await _loaded(load)
+        except OperatorError as error:
+            self._finish(number, "refused", [str(problem) for problem in error.problems])
+            return
+        problems = await self._replace(plan, nursery)
+        self._finish(number, "failed" if problems else "done", problems)
+
+    def stop(self, seconds: float) -> None:
+        """Drain everything within `seconds`."""
+        self._manager.stopping()
+        self.fleet.stop(seconds)
+
+    def toggle_debug(self) -> None:
+        """Log everything, here and in the workers, or again what the configuration says."""
+        self._debug = not self._debug
+        level = "debug" if self._debug else self.config.log.level
+        logging.getLogger().setLevel(level.upper())
+        log.warning("log level %s", level)
+        for child in self.fleet.everyone():
+            child.tell(control.LogLevel(level))
+
+    def dump_stacks(self) -> None:
+        """Have every worker print the stacks of its threads."""
+        for child in self.fleet.everyone():
+            child.dump_stacks()
+
+    async def _replace(self, plan: Plan, nursery: trio.Nursery) -> list[str]:
+        if self.fleet.stopping:
+            return ["the service was stopped"]
+        try:
+            bounds = rebind(self.bounds, plan.listens)
+        except OperatorError as error:
+            return [str(problem) for problem in error.problems]
+        counts = [len(bound.sockets) for bound in self.bounds]
+        problems = await self.fleet.replace(plan, bounds)
+        if problems:
+            for bound in dropped(bounds, self.bounds):
+                bound.close()
+            for bound, count in zip(self.bounds, counts, strict=True):
+                bound.shrink(count)  # nobody would answer in those that were meant for more workers
+            return problems
+        nursery.start_soon(self._close_after_drain, dropped(self.bounds, bounds), list(self.fleet.draining))
+        self.plan, self.bounds, self._debug = plan, bounds, False
+        logging.getLogger().setLevel(plan.config.log.level.upper())
+        store_all(bounds, self._manager)
+        return []
+
+    async def _close_after_drain(self, gone: Sequence[Bound], draining: Sequence[Child]) -> None:
+        for child in draining:
+            await child.over.wait()
+        forget_all(gone, self._manager)
+        for bound in gone:
+            bound.close()
+
+    def _finish(self, number: int, state: ReloadState, problems: Sequence[str]) -> None:
+        self._last_reload = ReloadSnapshot(number, state, time.time(), tuple(problems))
+        if state == "done":
+            log.info("reload %d: done", number)
+        for problem in problems:
+            log.error("reload %d %s, the old configuration stays: %s", number, state, problem)
+        if not self.fleet.stopping:
+            self._manager.ready()
+            failed = f"; reload {state}: {problems[0]}" if problems else ""
+            self._manager.status(f"serving with {len(self.fleet.current)} workers{failed}")
+
+    def _state(self) -> ServiceState:
+        if self.fleet.stopping:
+            return "stopping"
+        if not self._ready:
+            return "starting"
+        reloading = self._last_reload is not None and self._last_reload.state == "running"
+        return "reloading" if reloading else "ready"
+
+
+async def _loaded(load: LoadPlan) -> Plan:
+    """Load in a thread, since it looks at mounts. Raises OperatorError, also when that takes too long."""
+    with trio.move_on_after(LOAD_SECONDS_MAX):
+        return await trio.to_thread.run_sync(load, abandon_on_cancel=True)
+    raise OperatorError(f"checking the configuration took longer than {LOAD_SECONDS_MAX:g} s: does a mount hang?")
+
+
+def _mounts(workers: Sequence[Child]) -> tuple[MountSnapshot, ...]:
+    found = next((child.mounts for child in workers if child.number == 0), ())
+    return tuple(MountSnapshot(**asdict(mount)) for mount in found)
+
+
+def version() -> str:
+    """The installed version, "" in a checkout that is not installed."""
+    try:
+        return metadata.version("blobedge")
+    except metadata.PackageNotFoundError:
+        return ""

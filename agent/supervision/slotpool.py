@@ -1,0 +1,60 @@
+"""The shared-memory slots of the workers. A slot whose process is gone waits for the next one and keeps its totals.
+
+Two live processes never share a slot: a worker that drains and its successor count in different ones. As a free slot is
+handed out again and counts on, there are never more than there were processes at once, totals are exact over every
+death, and nothing has to be added up when a process ends. Rejected: a slot for each process that ever was (leaks).
+"""
+
+import os
+from dataclasses import dataclass
+
+from dataplane.ipc import slots
+from dataplane.ipc.slots import Counter, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedSlot:
+    """A slot, and the supervisor's descriptor of it."""
+
+    fd: int
+    slot: Slot
+
+
+class SlotPool:
+    """Slots that are in use, and free ones with the totals of the dead."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._live: list[OwnedSlot] = []
+        self._free: list[OwnedSlot] = []
+
+    def take(self) -> OwnedSlot:
+        """A slot for a process that is to be started. Raises OSError when there is no memory for one."""
+        if self._free:
+            owned = self._free.pop()
+        else:
+            fd = slots.create(f"{self._name}-{len(self._live)}")
+            owned = OwnedSlot(fd, Slot(fd))
+        self._live.append(owned)
+        return owned
+
+    def give_back(self, owned: OwnedSlot) -> None:
+        """Its process is gone for good."""
+        owned.slot.begin(0)
+        self._live.remove(owned)
+        self._free.append(owned)
+
+    def live_fds(self) -> tuple[int, ...]:
+        return tuple(owned.fd for owned in self._live)
+
+    def retired_fds(self) -> tuple[int, ...]:
+        return tuple(owned.fd for owned in self._free)
+
+    def retired_counters(self) -> dict[Counter, int]:
+        """The sums over the slots that no process has now."""
+        return {counter: sum(owned.slot.get(counter) for owned in self._free) for counter in Counter}
+
+    def close(self) -> None:
+        for owned in (*self._live, *self._free):
+            owned.slot.close()
+            os.close(owned.fd)
