@@ -1,12 +1,14 @@
 """Every finding that is made of facts alone."""
 
 import datetime
+import io
 import ipaddress
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
-from agent.doctor import addresses, certificates, clock, cloud_advice, kernel, mounts, names, ports, stores, tcp
+from agent.doctor import addresses, certificates, clock, cloud_advice, kernel, mounts, names, ports, render, stores, tcp
 from agent.doctor.cloud import CloudFacts
 from agent.doctor.findings import Finding, document, exit_code
 from agent.listen import Listen
@@ -286,3 +288,17 @@ def test_translated_ports() -> None:
     assert cloud_advice.judge_snat([one] * 10, cloud, 443).status == "ok"
     assert statuses([cloud_advice.judge_snat([one] * 512, cloud, 443)]) == ["warning"]
     assert cloud_advice.judge_snat([one] * 512, CloudFacts((), ("10.1.1.1",)), 443).status == "ok"
+
+
+def test_a_terminal_gets_a_table_and_a_pipe_gets_whole_lines() -> None:
+    findings = [Finding("ports", "problem", "[red]not markup[/red] " + "x" * 100, "do this"), Finding("dns", "ok", "y")]
+    shown = {}
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=60, color_system=None)
+        render.show(findings, console)
+        assert isinstance(console.file, io.StringIO)
+        shown[terminal] = console.file.getvalue()
+    assert all("[red]not markup[/red]" in text and "-> do this" in text for text in shown.values())
+    assert "finding" in shown[True].splitlines()[1]
+    assert "x" * 100 in shown[False]
+    assert shown[False].endswith("1 ok, 0 note, 0 warning, 1 problem\n")
