@@ -17,6 +17,9 @@ import typer
 
 from agent import config_reference, config_show, quickstart
 from agent.commands import doctor as doctor_command
+from agent.commands import health as health_command
+from agent.commands import status as status_command
+from agent.commands import tune as tune_command
 from agent.config import Config
 from agent.config_load import load
 from agent.flags import Flags
@@ -37,6 +40,9 @@ app = typer.Typer(
 config_app = typer.Typer(help="Check and show configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 doctor_command.register(app)
+health_command.register(app)
+status_command.register(app)
+tune_command.register(app)
 
 ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="TOML configuration file.")]
 ConfigArgument = Annotated[str, typer.Argument(metavar="FILE", help="TOML configuration file.")]
@@ -193,7 +199,7 @@ def _run(load_config: Callable[[], Config], announce: Announce, config_file: str
     the_plan = _plan(load_config, config_file or "")
     logging.basicConfig(level=the_plan.config.log.level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     again = partial(_plan, load_config, config_file or "")
-    raise typer.Exit(trio.run(partial(supervise, the_plan, announce, load=again)))
+    raise typer.Exit(trio.run(partial(supervise, the_plan, announce, load=again, with_sidecar=True)))
 
 
 def _plan(load_config: Callable[[], Config], config_file: str) -> Plan:

@@ -19,6 +19,7 @@ from agent.problems import OperatorError
 from agent.supervision.child import Child
 from agent.supervision.fleet import Fleet
 from agent.supervision.plan import Plan, ready_urls
+from agent.supervision.sidecar import Sidecar
 from agent.supervision.snapshot import MountSnapshot, ReloadSnapshot, ServiceSnapshot, ServiceState
 from agent.supervision.sockets import Bound, dropped, forget_all, rebind, store_all
 from agent.supervision.systemd import ServiceManager
@@ -36,10 +37,13 @@ LOAD_SECONDS_MAX: Final = 30.0  # to read a configuration and look at what it na
 class Service:
     """Implements snapshot.Service; `reload` and `stop` are for the supervisor."""
 
-    def __init__(self, plan: Plan, bounds: list[Bound], fleet: Fleet, manager: ServiceManager) -> None:
+    def __init__(
+        self, plan: Plan, bounds: list[Bound], fleet: Fleet, sidecar: Sidecar, manager: ServiceManager
+    ) -> None:
         self.plan = plan
         self.bounds = bounds
         self.fleet = fleet
+        self.sidecar = sidecar
         self._manager = manager
         self._started_at = time.time()
         self._ready = False
@@ -67,7 +71,7 @@ class Service:
 
     def snapshot(self) -> ServiceSnapshot:
         fleet = self.fleet
-        processes = [child.snapshot(draining=child in fleet.draining) for child in fleet.everyone()]
+        processes = [child.snapshot(draining=child in fleet.draining) for child in self._children()]
         return ServiceSnapshot(
             version=version(),
             pid=os.getpid(),
@@ -77,7 +81,7 @@ class Service:
             urls=tuple(self.urls()),
             processes=tuple(processes),
             mounts=_mounts(fleet.current),
-            reports=(),
+            reports=self.sidecar.reports(),
             last_reload=self._last_reload,
         )
 
@@ -104,6 +108,7 @@ class Service:
         """Drain everything within `seconds`."""
         self._manager.stopping()
         self.fleet.stop(seconds)
+        self.sidecar.stop()
 
     def toggle_debug(self) -> None:
         """Log everything, here and in the workers, or again what the configuration says."""
@@ -111,12 +116,12 @@ class Service:
         level = "debug" if self._debug else self.config.log.level
         logging.getLogger().setLevel(level.upper())
         log.warning("log level %s", level)
-        for child in self.fleet.everyone():
+        for child in self._children():
             child.tell(control.LogLevel(level))
 
     def dump_stacks(self) -> None:
         """Have every worker print the stacks of its threads."""
-        for child in self.fleet.everyone():
+        for child in self._children():
             child.dump_stacks()
 
     async def _replace(self, plan: Plan, nursery: trio.Nursery) -> list[str]:
@@ -138,7 +143,13 @@ class Service:
         self.plan, self.bounds, self._debug = plan, bounds, False
         logging.getLogger().setLevel(plan.config.log.level.upper())
         store_all(bounds, self._manager)
+        if self.sidecar.child is not None:
+            self.sidecar.begin(plan.config)
         return []
+
+    def _children(self) -> list[Child]:
+        sidecar = self.sidecar.child
+        return [*self.fleet.everyone(), *([] if sidecar is None else [sidecar])]
 
     async def _close_after_drain(self, gone: Sequence[Bound], draining: Sequence[Child]) -> None:
         for child in draining:

@@ -21,6 +21,7 @@ from agent.supervision import policy, systemd
 from agent.supervision.fleet import Fleet
 from agent.supervision.plan import Plan
 from agent.supervision.service import LoadPlan, Service
+from agent.supervision.sidecar import Sidecar
 from agent.supervision.sockets import adopt, bind_all, store_all
 from agent.supervision.systemd import ServiceManager
 
@@ -52,6 +53,7 @@ async def supervise(
     *,
     load: LoadPlan | None = None,
     companions: Sequence[Companion] = (),
+    with_sidecar: bool = False,
 ) -> int:
     """Serve until a signal, and return the exit code.
 
@@ -71,8 +73,10 @@ async def supervise(
                 async with trio.open_nursery() as nursery:
                     signals = _Signals(load, helpers)
                     fleet = Fleet(nursery, command, signals.give_up)
-                    service = signals.service = Service(plan, bounds, fleet, manager)
+                    service = signals.service = Service(plan, bounds, fleet, Sidecar(nursery), manager)
                     fleet.begin(plan, bounds)
+                    if with_sidecar:
+                        service.sidecar.begin(plan.config)
                     helpers.start_soon(signals.handle, received)
                     helpers.start_soon(manager.watchdog)
                     helpers.start_soon(_announce, service, announce, manager)
@@ -84,6 +88,7 @@ async def supervise(
     for bound in service.bounds:
         bound.close()
     fleet.slots.close()
+    service.sidecar.close()
     return signals.exit_code
 
 

@@ -44,7 +44,8 @@ class Service:
     def worker(self) -> int:
         """The pid of the one worker, from the kernel."""
         threads = Path(f"/proc/{self.process.pid}/task").iterdir()  # any of them may have spawned it
-        (pid,) = [pid for thread in threads for pid in (thread / "children").read_text().split()]
+        children = [pid for thread in threads for pid in (thread / "children").read_text().split()]
+        (pid,) = [pid for pid in children if b"dataplane" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         return int(pid)
 
     def ask(self) -> int:

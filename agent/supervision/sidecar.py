@@ -1,0 +1,68 @@
+"""The sidecar as the supervisor holds it: one child with the policy of a worker, and the newest of its reports.
+
+One that is hopeless is given up and the service goes on without it: a node that cannot say how its cloud is still
+serves.
+"""
+
+import logging
+import sys
+import time
+from typing import Final
+
+import trio
+
+from agent.config import Config
+from agent.sidecar.life import settings
+from agent.supervision import policy
+from agent.supervision.child import Child, Launch
+from agent.supervision.slotpool import SlotPool
+from agent.supervision.snapshot import ReportSnapshot
+from dataplane.ipc import control
+
+log = logging.getLogger("blobedge.supervisor")
+
+COMMAND: Final = (sys.executable, "-P", "-m", "agent.sidecar")
+STOP_SECONDS: Final = 1.0  # it has nothing to finish
+
+
+class Sidecar:
+    """Keeps one sidecar running in `nursery`, with the configuration of the last `begin`."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.child: Child | None = None
+        self._nursery = nursery
+        self._slots = SlotPool("blobedge-sidecar")
+        self._reports: dict[str, ReportSnapshot] = {}
+
+    def begin(self, config: Config) -> None:
+        """Start one; one that runs already is stopped. Reports stay until there are newer ones."""
+        self.stop()
+
+        def launch(slot_fd: int) -> Launch:
+            return Launch(COMMAND, settings(config, slot_fd), ())
+
+        self.child = Child("sidecar", 0, self._slots.take(), launch, self._gave_up, self._take)
+        self._nursery.start_soon(self._run, self.child)
+
+    def stop(self) -> None:
+        if self.child is not None:
+            self.child.stop(STOP_SECONDS)
+
+    def reports(self) -> tuple[ReportSnapshot, ...]:
+        return tuple(self._reports.values())
+
+    def close(self) -> None:
+        """Let go of the slots; no sidecar runs."""
+        self._slots.close()
+
+    async def _run(self, child: Child) -> None:
+        try:
+            await child.run()
+        finally:
+            self._slots.give_back(child.slot)
+
+    def _take(self, report: control.Report) -> None:
+        self._reports[report.topic] = ReportSnapshot(report.topic, time.time(), report.document)
+
+    def _gave_up(self, child: Child, action: policy.GiveUp) -> None:
+        log.error("%s is given up, the service goes on without it: %s", child.name, action.reason)
