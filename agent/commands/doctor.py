@@ -44,10 +44,15 @@ def doctor(
 def _files(config: str) -> "list[Finding]":
     """What the configuration names and this machine has not; serve would refuse to start for these."""
     from agent.config_load import load
+    from agent.doctor.checks import SECONDS_MAX
+    from agent.doctor.deadline import call
     from agent.doctor.findings import Finding
 
     try:
-        load(config)
+        call(lambda: load(config), SECONDS_MAX)  # it looks at directories, which may hang
+    except TimeoutError:
+        mend = "a mount hangs: docs/runbooks/hung-mount.md"
+        return [Finding("config", "problem", f"{config}: its directories give no answer in time", mend)]
     except OperatorError as error:
         mend = "correct it, then: blobedge config check " + config
         return [Finding("config", "problem", str(problem), mend) for problem in error.problems]

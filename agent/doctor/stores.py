@@ -1,5 +1,6 @@
 """What the file systems of the data can do, and how much room they have."""
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -16,7 +17,7 @@ class StoreFacts:
     """One directory of data."""
 
     capabilities: Capabilities
-    probed: bool  # False: read-only, or not a store yet; what is said of attributes and clones is then a guess
+    probed: bool  # False: read-only, full, or not a store yet; what is said of attributes and clones is then a guess
     free_percent: float
     free_inodes_percent: float  # 100 where the file system does not count them
 
@@ -29,17 +30,23 @@ def observe(path: str, *, writable: bool) -> StoreFacts:
         room = os.fstatvfs(root_fd)
         staging = f"{PRIVATE}/staging"
         probed = writable and os.path.isdir(os.path.join(path, staging))
-        capabilities = _probe(root_fd, staging) if probed else unprobed(root_fd)
+        found = _probe(root_fd, staging) if probed else None
+        capabilities = found or unprobed(root_fd)
     finally:
         os.close(root_fd)
     inodes = 100 * room.f_favail / room.f_files if room.f_files else 100.0
-    return StoreFacts(capabilities, probed, 100 * room.f_bavail / max(room.f_blocks, 1), inodes)
+    return StoreFacts(capabilities, found is not None, 100 * room.f_bavail / max(room.f_blocks, 1), inodes)
 
 
-def _probe(root_fd: int, staging: str) -> Capabilities:
+def _probe(root_fd: int, staging: str) -> Capabilities | None:
+    """What the mount can do; None when it is too full to try, which its free space tells better."""
     fd = os.open(staging, DIRECTORY, dir_fd=root_fd)
     try:
         return probe(fd)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return None
+        raise
     finally:
         os.close(fd)
 
@@ -51,7 +58,7 @@ def judge(
     found = facts.capabilities
     findings = [*_room(path, facts, free_percent_min)]
     if not facts.probed:
-        what = f"{path}: {found.file_system or 'unknown file system'}, not probed: read-only, or never served yet"
+        what = f"{path}: {found.file_system or 'unknown file system'}, not probed: read-only, full, or never served yet"
         return [*findings, Finding(CHECK, "ok", what)]
     if not found.xattr and records == "xattr":
         mend = 'records = "auto" for this account, or mount with user_xattr'
