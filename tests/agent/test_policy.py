@@ -203,3 +203,54 @@ def test_pauses_are_bounded_and_monotonic(lives: int) -> None:
 
 def test_exit_statuses_in_words() -> None:
     assert [describe(0), describe(-9), describe(-99)] == ["exit code 0", "signal SIGKILL", "signal 99"]
+
+
+WAITS = st.lists(st.floats(0, 30), min_size=1, max_size=60)
+
+
+def _until_due(policy: Policy, now: float) -> tuple[float, list[Action]]:
+    """Step when the policy wants to be asked next."""
+    now = max(now, policy.deadline)
+    return now, policy.step([], now)
+
+
+@given(st.integers(1, 5), st.floats(0, START_SECONDS_MAX / 2))
+def test_one_that_always_crashes_before_ready_is_given_up_after_so_many_starts(status: int, lives_s: float) -> None:
+    status = status if status != EXIT_BOOT_FAILED else 1
+    policy, now = Policy(), BEGIN
+    actions = policy.step([], now)
+    while not any(isinstance(action, GiveUp) for action in actions):
+        now += lives_s
+        actions = policy.step([Exited(status)], now)
+        if not actions:
+            now, actions = _until_due(policy, now)
+    assert policy.starts_count == CRASHES_COUNT_MAX
+    assert policy.state is State.FAILED
+
+
+@given(WAITS)
+def test_one_that_never_gets_ready_gets_sigabrt_then_sigkill_and_then_a_successor(waits: list[float]) -> None:
+    """However often the policy is asked before anything is due."""
+    policy, now, sent = Policy(), BEGIN, []
+    policy.step([], now)
+    for wait in waits:
+        now = min(now + wait, policy.deadline)
+        sent += signals(policy.step([Beat(now)], now))
+    while signal.SIGKILL not in sent:
+        now, actions = _until_due(policy, now)
+        sent += signals(actions)
+    assert sent[0] is signal.SIGABRT
+    assert sent.count(signal.SIGABRT) == 1
+    assert now - BEGIN >= START_SECONDS_MAX + ABORT_SECONDS
+    assert policy.step([Exited(-9)], now) == [Spawn()]
+
+
+@given(st.lists(st.floats(0, HEARTBEAT_SECONDS_MAX - 1), max_size=60))
+def test_one_that_beats_is_left_alone_and_aborted_once_it_hangs(pauses: list[float]) -> None:
+    policy, now = running(), BEGIN
+    for pause in pauses:
+        now += pause
+        assert policy.step([Beat(now)], now) == []
+    silent, actions = _until_due(policy, now)
+    assert silent == now + HEARTBEAT_SECONDS_MAX
+    assert signals(actions) == [signal.SIGABRT]
