@@ -1,0 +1,139 @@
+"""`blobedge status`: the running service on one screen; `--json` for scripts, `--watch` to look on."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WATCH_SECONDS: Final = 1.0
+STYLES: Final = {"ok": "green", "degraded": "yellow", "failing": "red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(status)
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="The whole document.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every second, until interrupted.")] = False,
+    admin: Annotated[str | None, typer.Option(metavar="ADDR", help="unix:/PATH or http://HOST:PORT.")] = None,
+    token_file: Annotated[str | None, typer.Option(metavar="FILE", help="The token of an http address.")] = None,
+) -> None:
+    """Show workers, mounts, traffic and what is not well."""
+    import json
+
+    from rich.console import Console
+
+    from agent.observability import client
+
+    def ask() -> Any:
+        return client.get(client.find(admin), "/status", token_file)[1]
+
+    try:
+        if as_json:
+            print(json.dumps(ask(), indent=1))
+        elif watch:
+            _watch(ask)
+        else:
+            Console().print(screen(ask()))
+    except client.Unreachable as error:
+        typer.echo(f"blobedge: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _watch(ask: Any) -> None:
+    import time
+
+    from rich.live import Live
+
+    with Live(screen(ask()), auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            live.update(screen(ask()), refresh=True)
+
+
+def screen(document: dict[str, Any]) -> "RenderableType":
+    """Return the document as tables; text from the service is never read as markup."""
+    from rich.console import Group
+
+    return Group(_head(document), _processes(document), _mounts(document), _traffic(document), _bad(document))
+
+
+def _table(title: str, *columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _row(table: Any, *cells: object) -> None:
+    from rich.text import Text
+
+    table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
+
+
+def _colored(status_word: str) -> Any:
+    from rich.text import Text
+
+    return Text(status_word, STYLES.get(status_word, ""))
+
+
+def _head(document: dict[str, Any]) -> Any:
+    table = _table(f"blobedge {document['version']}", "", "")
+    _row(table, "health", _colored(document["health"]["status"]))
+    _row(table, "state", f"{document['state']}, pid {document['pid']}, up {document['uptime_seconds']:.0f} s")
+    _row(table, "configuration", document["config_file"] or "command line")
+    for url in document["urls"]:
+        _row(table, "serves", url)
+    last = document["last_reload"]
+    if last is not None:
+        _row(table, "last reload", f"{last['number']}: {last['state']} {'; '.join(last['problems'])}")
+    return table
+
+
+def _processes(document: dict[str, Any]) -> Any:
+    table = _table("\nProcesses", "process", "pid", "state", "starts", "up", "heartbeat", "last end")
+    for each in document["processes"]:
+        state = "draining" if each["draining"] else each["state"]
+        name = f"{each['role']} {each['number']}"
+        beat, up = _seconds(each["heartbeat_age_seconds"]), _seconds(each["uptime_seconds"])
+        _row(table, name, each["pid"] or "-", state, each["starts_count"], up, beat, each["last_exit"])
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def _mounts(document: dict[str, Any]) -> Any:
+    checks = {check["name"]: check for check in document["health"]["checks"]}
+    table = _table("\nMounts", "mount", "path", "answers", "free", "capabilities")
+    for each in document["mounts"]:
+        name = f"{each['account']}/{each['container']}" if each["container"] else each["account"]
+        free = checks.get(f"space:{name}", {}).get("details", {}).get("free_percent")
+        found = " ".join(f"{key}={value}" for key, value in each["capabilities"].items())
+        answers = _colored(checks.get(f"mount:{name}", {}).get("status", "-"))
+        words = f"read-only {found}" if each["read_only"] else found
+        _row(table, name, each["path"], answers, "-" if free is None else f"{free:.1f} %", words)
+    return table
+
+
+def _traffic(document: dict[str, Any]) -> Any:
+    table = _table("\nTraffic since the start", "", "")
+    for name, value in document["counters"].items():
+        if value:
+            _row(table, name.replace("_", " "), f"{value:,}")
+    return table
+
+
+def _bad(document: dict[str, Any]) -> Any:
+    bad = [check for check in document["health"]["checks"] if check["status"] != "ok"]
+    table = _table("\nNot well" if bad else "\nAll checks are ok", "", "", "")
+    for check in bad:
+        _row(table, _colored(check["status"]), check["name"], check["reason"])
+    return table

@@ -1,0 +1,232 @@
+"""What is well and what is not, decided from observations: pure functions, each gives one Check.
+
+`failing` is for what stops clients (no worker, a mount that is away), `degraded` for what will, or what a person has to
+look at. A check says in one sentence what is wrong and, where it is not obvious, what mends it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Literal
+
+from agent.config import Health
+from agent.observability.mounts import Reading
+from agent.supervision.snapshot import ProcessSnapshot, ReportSnapshot
+
+Status = Literal["ok", "degraded", "failing"]
+SEVERITY: Final[Mapping[str, int]] = {"ok": 0, "degraded": 1, "failing": 2}
+
+HEARTBEAT_SECONDS_MAX: Final = 5.0  # half of what the supervisor allows before it aborts the worker
+DESCRIPTORS_SHARE_MAX: Final = 0.9
+STARTS_COUNT_MAX: Final = 3  # starts of one worker, within a short life of each, that are no accident any more
+SHORT_LIFE_SECONDS: Final = 60.0
+REPORT_SECONDS_MAX: Final = 900.0  # the sidecar looks at the cloud and the tuning every few minutes
+DAY_SECONDS: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `reason` is "" when all is well."""
+
+    name: str
+    status: Status
+    reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """Return the check as JSON has it."""
+        return {"name": self.name, "status": self.status, "reason": self.reason, "details": dict(self.details)}
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The file descriptors of one process."""
+
+    who: str
+    open: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The certificate of the https listeners, or why it cannot be read."""
+
+    expires_at: float | None  # Unix time
+    error: str = ""
+
+
+def worst(checks: Iterable[Check]) -> Status:
+    """Return the worst status of all; "ok" of none."""
+    return max((check.status for check in checks), key=SEVERITY.__getitem__, default="ok")
+
+
+def mount(reading: Reading, now: float, seconds_max: float) -> Check:
+    """Does the mount answer, and is it still the one that we wrote to? `now` is on the clock of the readings."""
+    name = f"mount:{reading.place.name}"
+    details: dict[str, Any] = {"path": reading.place.path}
+    age = 0.0 if reading.asked_at is None else now - reading.asked_at
+    if age >= seconds_max:
+        details["hung_seconds"] = round(age, 1)
+        return Check(name, "failing", f"{reading.place.path} has not answered for {age:.1f} s: it hangs", details)
+    if reading.error:
+        return Check(name, "failing", f"{reading.place.path}: {reading.error}", details)
+    if reading.facts is None:
+        return Check(name, "degraded", f"{reading.place.path} has not been asked yet", details)
+    if reading.was_marked and not reading.facts.marked:
+        reason = f"{reading.place.path} has lost its .blobedge: is another file system mounted there, or none?"
+        return Check(name, "failing", reason, details)
+    return Check(name, "ok", "", details)
+
+
+def space(reading: Reading, free_percent_min: float) -> Check:
+    """Is enough of the mount's space free? A mount that does not answer is no matter of space."""
+    facts = reading.facts
+    if facts is None or not facts.size_bytes:
+        return Check(f"space:{reading.place.name}", "ok")
+    return _share(f"space:{reading.place.name}", "space", facts.free_bytes, facts.size_bytes, free_percent_min, reading)
+
+
+def inodes(reading: Reading, free_percent_min: float) -> Check:
+    """Are enough of the mount's inodes free? Many file systems have no fixed number of them and report 0."""
+    facts = reading.facts
+    if facts is None or not facts.inodes:
+        return Check(f"inodes:{reading.place.name}", "ok")
+    return _share(f"inodes:{reading.place.name}", "inodes", facts.free_inodes, facts.inodes, free_percent_min, reading)
+
+
+def _share(name: str, what: str, free: int, size: int, percent_min: float, reading: Reading) -> Check:
+    percent = 100.0 * free / size
+    details = {"free": free, "size": size, "free_percent": round(percent, 2)}
+    if not free:
+        return Check(name, "failing", f"{reading.place.path} is full: no {what} left", details)
+    if percent < percent_min:
+        return Check(name, "degraded", f"{reading.place.path} has {percent:.1f} % of its {what} left", details)
+    return Check(name, "ok", "", details)
+
+
+def certificate(seen: Certificate, now: float, days_min: int) -> Check:
+    """How long is the certificate still good? `now` is Unix time."""
+    if seen.expires_at is None:
+        return Check("certificate", "degraded", f"the certificate cannot be read: {seen.error}")
+    days = (seen.expires_at - now) / DAY_SECONDS
+    details = {"expires_at": seen.expires_at, "days": round(days, 1)}
+    if days < 0:
+        return Check("certificate", "failing", f"the certificate expired {-days:.1f} days ago: renew it", details)
+    if days < days_min:
+        return Check("certificate", "degraded", f"the certificate expires in {days:.1f} days: renew it", details)
+    return Check("certificate", "ok", "", details)
+
+
+def descriptors(seen: Sequence[Descriptors]) -> Check:
+    """Is a process near its limit of open files? Beyond it no connection is accepted and no blob opened."""
+    details = {each.who: {"open": each.open, "limit": each.limit} for each in seen}
+    near = [each for each in seen if each.open >= DESCRIPTORS_SHARE_MAX * each.limit]
+    if near:
+        words = ", ".join(f"{each.who} has {each.open} of {each.limit} files open" for each in near)
+        return Check("descriptors", "degraded", f"{words}: raise LimitNOFILE", details)
+    return Check("descriptors", "ok", "", details)
+
+
+def serves(process: ProcessSnapshot) -> bool:
+    """Whether this worker takes new connections and its loop turns."""
+    alive = process.role == "worker" and process.state == "running" and not process.draining
+    return alive and (process.heartbeat_age_seconds or 0.0) <= HEARTBEAT_SECONDS_MAX
+
+
+def workers(processes: Sequence[ProcessSnapshot]) -> Check:
+    """How many workers serve? One that does not is a degraded node, none a failing one."""
+    wanted = [each for each in processes if each.role == "worker" and not each.draining]
+    absent = [each for each in wanted if not serves(each)]
+    details = {"serving": len(wanted) - len(absent), "wanted": len(wanted)}
+    if not absent:
+        return Check("workers", "ok", "", details) if wanted else Check("workers", "failing", "no worker", details)
+    words = ", ".join(f"worker {each.number} {_condition(each)}" for each in absent)
+    return Check("workers", "failing" if len(absent) == len(wanted) else "degraded", words, details)
+
+
+def crash_loops(processes: Sequence[ProcessSnapshot]) -> Check:
+    """Does a process come back only to die again?"""
+    looping = [
+        each
+        for each in processes
+        if each.starts_count >= STARTS_COUNT_MAX
+        and each.last_exit
+        and (each.uptime_seconds is None or each.uptime_seconds < SHORT_LIFE_SECONDS)
+    ]
+    details = {f"{each.role}:{each.number}": each.starts_count for each in looping}
+    if not looping:
+        return Check("crashes", "ok")
+    words = ", ".join(
+        f"{each.role} {each.number} was started {each.starts_count} times, the last end: {each.last_exit}"
+        for each in looping
+    )
+    return Check("crashes", "degraded", words, details)
+
+
+def sidecar(processes: Sequence[ProcessSnapshot]) -> Check | None:
+    """Does the sidecar run? None where there is none: clients do not need it."""
+    found = [each for each in processes if each.role == "sidecar" and not each.draining]
+    if not found:
+        return None
+    silent = (found[0].heartbeat_age_seconds or 0.0) > HEARTBEAT_SECONDS_MAX
+    if found[0].state != "running" or silent:
+        return Check("sidecar", "degraded", f"the sidecar {_condition(found[0])}", {"pid": found[0].pid})
+    return Check("sidecar", "ok", "", {"pid": found[0].pid})
+
+
+def _condition(process: ProcessSnapshot) -> str:
+    if process.state == "running":
+        return f"has been silent for {process.heartbeat_age_seconds or 0.0:.1f} s"
+    return f"is {process.state}" + (f" ({process.last_exit})" if process.last_exit else "")
+
+
+def report(seen: ReportSnapshot, now: float) -> Check:
+    """What the sidecar found: its own status and reason, degraded when it is old, or when tuning has drifted.
+
+    The document has `status` and `reason`, and that of tuning `drift`, a list of the settings that differ. A cloud that
+    is away never makes the node fail: clients are served from the mounts.
+    """
+    document = seen.document
+    age = now - seen.at
+    details = {"at": seen.at, **document}
+    drift = document.get("drift")
+    if age > REPORT_SECONDS_MAX:
+        return Check(seen.kind, "degraded", f"the last report is {age:.0f} s old", details)
+    if document.get("status", "ok") != "ok":
+        return Check(seen.kind, "degraded", str(document.get("reason") or f"{seen.kind} is not well"), details)
+    if isinstance(drift, Sequence) and not isinstance(drift, str) and drift:
+        reason = f"{len(drift)} settings are not as `blobedge tune apply` left them: see `blobedge tune verify`"
+        return Check(seen.kind, "degraded", reason, details)
+    return Check(seen.kind, "ok", "", details)
+
+
+def clock(reports: Iterable[ReportSnapshot], seconds_max: float) -> Check | None:
+    """Does our clock agree with the cloud's? None if no report has the `date` of an answer of the cloud.
+
+    HTTP dates have whole seconds, and the answer was on its way: a difference below two seconds means nothing.
+    """
+    for each in reports:
+        date = each.document.get("date") if each.kind == "cloud" else None
+        if not isinstance(date, str):
+            continue
+        try:
+            skew = each.at - parsedate_to_datetime(date).timestamp()
+        except (ValueError, OverflowError):
+            continue
+        details = {"skew_seconds": round(skew, 1)}
+        if abs(skew) > seconds_max:
+            words = "ahead of" if skew > 0 else "behind"
+            return Check(
+                "clock", "degraded", f"this clock is {abs(skew):.0f} s {words} the cloud's: see chrony", details
+            )
+        return Check("clock", "ok", "", details)
+    return None
+
+
+def of_mount(reading: Reading, now: float, limits: Health) -> list[Check]:
+    """Return all checks of one mount."""
+    return [
+        mount(reading, now, limits.mount_seconds_max),
+        space(reading, limits.free_percent_min),
+        inodes(reading, limits.free_percent_min),
+    ]

@@ -1,0 +1,77 @@
+"""The status document, the screen, and the two commands as a person or a script runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.commands.status import screen
+from agent.observability.status import read_counters
+from dataplane.ipc import slots
+from dataplane.ipc.slots import Counter, Slot
+from tests.observability.support import FakeService, config, running
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PROGRAM = "import typer, agent.commands.{0} as c; a = typer.Typer(); a.callback()(lambda: None); c.register(a); a()"
+
+
+async def run(name: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-c", PROGRAM.format(name), name, *arguments]
+    return await trio.run_process(command, cwd=CHECKOUT, capture_stdout=True, capture_stderr=True, check=False)
+
+
+def test_counters_are_added_and_a_foreign_descriptor_is_left_out(tmp_path: Path) -> None:
+    fds = [slots.create("one"), slots.create("two"), os.open(tmp_path, os.O_RDONLY)]
+    for fd in fds[:2]:
+        slot = Slot(fd)
+        slot.add(Counter.REQUESTS, 21)
+        slot.close()
+    assert read_counters(fds)["requests"] == 42
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.trio
+async def test_status_and_health_commands(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/a.sock"
+    service = FakeService(config(tmp_path, admin={"listen": [address]}))
+    async with running(service):
+        shown = await run("status", "--admin", address)
+        assert shown.returncode == 0, shown.stderr
+        for expected in (b"1.2.3", b"worker 0", b"[xattr]", b"http://127.0.0.1:10000/acct"):
+            assert expected in shown.stdout
+        document = json.loads((await run("status", "--admin", address, "--json")).stdout)
+        assert document["document_version"] == 1
+        assert document["processes"][0]["role"] == "worker"
+
+        well = await run("health", "--admin", address)
+        assert (well.returncode, well.stdout[:13]) == (0, b"BLOBEDGE OK -"), well
+        service.change(processes=())
+        bad = await run("health", "--admin", address)
+        assert bad.returncode == 2
+        assert b"\nfailing: workers: no worker\n" in bad.stdout
+        answer = await run("health", "--admin", address, "--json")
+        assert (answer.returncode, json.loads(answer.stdout)["status"]) == (2, "failing")
+    gone = await run("health", "--admin", address)
+    assert (gone.returncode, gone.stdout[:17]) == (2, b"BLOBEDGE CRITICAL")
+    assert (await run("status", "--admin", address)).returncode == 2
+
+
+def test_the_screen_takes_no_text_for_markup() -> None:
+    from rich.console import Console
+
+    document = {
+        "version": "1", "state": "ready", "pid": 1, "uptime_seconds": 1.0, "config_file": "[red]x[/nonsense]",
+        "urls": [], "last_reload": None, "processes": [], "mounts": [], "counters": {"requests": 1234},
+        "health": {"status": "ok", "checks": []},
+    }  # fmt: skip
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        console.print(screen(document))
+    text = console.export_text()
+    assert "[red]x[/nonsense]" in text
+    assert "1,234" in text
