@@ -7,14 +7,15 @@ The addresses and the token are those at the start: a reload changes the limits 
 """
 
 import errno
+import logging
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import trio
@@ -23,10 +24,14 @@ from agent.config import Admin
 from agent.listen import Listen, UnixListen, is_loopback, parse_admin, parse_listen
 from agent.observability.address import default_socket, make_directory
 from agent.observability.health import Health
-from agent.observability.http import Guard, Routes, Server
+from agent.observability.http import Guard, Response, Routes, Server
+from agent.observability.metrics import MountUsage, page
+from agent.observability.mounts import Reading
 from agent.observability.status import status_route
 from agent.problems import OperatorError
 from agent.supervision.snapshot import Service
+
+log = logging.getLogger("blobedge.admin")
 
 SOCKET_MODE: Final = 0o660
 BACKLOG_COUNT: Final = 64
@@ -54,13 +59,17 @@ class _Opened:
 
 
 async def serve(
-    service: Service, routes: Routes, task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED
+    service: Service,
+    routes: Routes,
+    task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
+    *,
+    health: Health | None = None,
 ) -> None:
     """Serve until cancelled; `started` gives the URLs. `routes` are the pages besides health and status.
 
     Raises OperatorError when an address cannot be had or the token cannot be read.
     """
-    health = Health(service)
+    health = health or Health(service)
     server = Server({**health.routes(), **status_route(service, health), **routes})
     opened = open_all(service.config.admin, _first_port(service))
     try:
@@ -73,6 +82,50 @@ async def serve(
     finally:
         for each in opened:
             each.close()
+
+
+class RunningService(Service, Protocol):
+    """What the supervisor hands to its companions."""
+
+    def retired_slot_fds(self) -> tuple[int, ...]:
+        """Return the descriptors of the slots that no process has now."""
+        ...
+
+
+class _Counted:
+    """A running service under the name that metrics has for its retired slots."""
+
+    def __init__(self, service: RunningService) -> None:
+        self.config = service.config
+        self.snapshot = service.snapshot
+        self.slot_fds = service.slot_fds
+        self.retired_fds = service.retired_slot_fds
+
+
+async def companion(service: RunningService) -> None:
+    """Serve all pages beside the workers, until cancelled.
+
+    An address that cannot be had is told in the log and no more: clients are served all the same.
+    """
+    health = Health(service)
+
+    async def metrics(_query: Mapping[str, str]) -> Response:
+        body, content_type = await page(_Counted(service), [_usage(reading) for reading in health.readings()])
+        return Response(200, body, content_type)
+
+    try:
+        await serve(service, {"/metrics": metrics}, health=health)
+    except OperatorError as error:
+        log.error("there is no admin endpoint: %s", error)
+
+
+def _usage(reading: Reading) -> MountUsage:
+    place, facts = reading.place, reading.facts
+    if facts is None:
+        return MountUsage(place.account, place.container)
+    return MountUsage(
+        place.account, place.container, facts.free_bytes, facts.size_bytes, facts.free_inodes, facts.inodes
+    )
 
 
 def open_all(admin: Admin, port: int) -> Sequence[_Opened]:
