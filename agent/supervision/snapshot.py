@@ -1,4 +1,4 @@
-"""What the supervisor knows of the service at one moment, as values: health, metrics and status are made of nothing else.
+"""What the supervisor knows of the service at one moment, as values; health, metrics and status are made of it alone.
 
 Taking a snapshot does no I/O and never waits, so the admin endpoint answers while mounts hang and workers die.
 """

@@ -3,6 +3,8 @@
 // Each scenario works in a container that the Python side made, checks what it sees with node:assert, and prints one
 // JSON object for the Python side to compare with what another client sees. Any failed check ends in a non-zero exit.
 "use strict";
+// Debian 12 has Node 18, which keeps this behind a flag; the SDK's own libraries take it for granted.
+globalThis.crypto ??= require("node:crypto").webcrypto;
 const assert = require("node:assert/strict");
 const { Readable } = require("node:stream");
 const {
