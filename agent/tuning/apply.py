@@ -1,0 +1,169 @@
+"""The only module that changes a machine: apply, apply again at boot, verify, roll back.
+
+Order of an apply: record old values on disk, then change, then look. What fails on the way undoes this apply and leaves
+the record as it was. A process killed in the middle leaves a record that names every value it may have changed, so a
+rollback is exact from any point. One at a time, by a lock on the record's directory.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from agent.problems import OperatorError, Problem
+from agent.tuning import knobs, record
+from agent.tuning.knobs import Roots
+from agent.tuning.planner import Plan
+from agent.tuning.record import Entry, Record
+from agent.tuning.settings import order_of
+
+NO_PRIVILEGE: Final = "changing kernel settings needs root: sudo blobedge tune ..."
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A value of ours that is not what was applied; `found` None: it is not there any more."""
+
+    key: str
+    expected: str
+    found: str | None
+
+
+def apply(roots: Roots, plan: Plan) -> None:
+    """Make the plan true, or leave everything as it was. Raises OperatorError, in one line."""
+    with _alone(roots):
+        before = record.load(roots)
+        with _refusals():
+            record.check_drop_in(roots)
+            merged = _merged(roots, before, plan)
+            if not merged.entries:
+                return
+            done: list[tuple[str, str]] = []
+            try:
+                record.save(roots, merged)
+                for change in plan.changes:
+                    done.append((change.key, change.old))
+                    _set(roots, change.key, change.new)
+            except BaseException:
+                stuck = _undo(roots, done)
+                if stuck:  # the record stays, as the only one who knows their old values
+                    raise OperatorError(f"cannot undo {', '.join(stuck)}: blobedge tune rollback") from None
+                record.save(roots, before)
+                raise
+
+
+def apply_recorded(roots: Roots) -> list[str]:
+    """At boot: set what was applied before. Returns keys whose device is not there (yet). Raises OperatorError."""
+    with _alone(roots), _refusals():
+        recorded = record.load(roots)
+        if recorded is None:
+            return []
+        missing = []
+        for key, entry in recorded.entries.items():
+            found = knobs.read(roots, key)
+            if found is None:
+                missing.append(key)
+            elif found != entry.new:
+                _set(roots, key, entry.new)
+        return missing
+
+
+def verify(roots: Roots) -> list[Drift]:
+    """What is not as it was applied; empty too if nothing is applied. As any user."""
+    recorded = record.load(roots)
+    entries = recorded.entries if recorded is not None else {}
+    found = {key: knobs.read(roots, key) for key in entries}
+    return [Drift(key, entry.new, found[key]) for key, entry in entries.items() if found[key] != entry.new]
+
+
+def rollback(roots: Roots) -> list[str]:
+    """Restore every value from before the first apply, forget the record; returns the keys that are not there any more.
+
+    Does nothing without a record. What the kernel refuses does not keep the rest from being restored. Raises
+    OperatorError with every refusal; the record is then kept, so that it can be tried again.
+    """
+    with _alone(roots), _refusals():
+        recorded = record.load(roots)
+        if recorded is None:
+            return []
+        record.check_drop_in(roots)
+        missing: list[str] = []
+        problems: list[Problem] = []
+        for key, entry in reversed(list(recorded.entries.items())):
+            found = knobs.read(roots, key)
+            if found is None:
+                missing.append(key)
+            elif found != entry.old:
+                try:
+                    _set(roots, key, entry.old)
+                except OperatorError as error:
+                    problems += error.problems
+        if problems:
+            raise OperatorError(problems)
+        record.save(roots, None)
+        return missing
+
+
+def _merged(roots: Roots, before: Record | None, plan: Plan) -> Record:
+    """The record after this plan: first old values are kept, and so is what is better by now than what we had set."""
+    known = dict(before.entries) if before is not None else {}
+    changed = {change.key: change for change in plan.changes}
+    entries: dict[str, Entry] = {}
+    for key, entry in known.items():
+        found = knobs.read(roots, key)
+        entries[key] = entry if found is None else Entry(entry.old, found, entry.reason)
+    for key, change in changed.items():
+        old = known[key].old if key in known else change.old
+        entries[key] = Entry(old, change.new, change.reason)
+    return Record(plan.profile, dict(sorted(entries.items(), key=lambda item: order_of(item[0]))))
+
+
+def _set(roots: Roots, key: str, value: str) -> None:
+    """Write and look. Raises OSError, or OperatorError if the kernel took it and made something else of it."""
+    try:
+        knobs.write(roots, key, value)
+    except OSError as error:
+        if isinstance(error, PermissionError) and os.geteuid() != 0:
+            raise
+        raise OperatorError(f"the kernel refuses {key} = {value}: {error.strerror}") from None
+    found = knobs.read(roots, key)
+    if found != value:
+        raise OperatorError(f"{key} is {found} after it was set to {value}: something else manages it")
+
+
+def _undo(roots: Roots, done: Iterable[tuple[str, str]]) -> list[str]:
+    """Set the old values again; returns the keys where that failed."""
+    stuck = []
+    for key, old in reversed(list(done)):
+        try:
+            if knobs.read(roots, key) != old:
+                knobs.write(roots, key, old)
+        except OSError:
+            stuck.append(key)
+    return stuck
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except PermissionError:
+        raise OperatorError(NO_PRIVILEGE) from None
+    except OSError as error:
+        raise OperatorError(f"{error.filename or 'the kernel'}: {error.strerror}") from None
+
+
+@contextmanager
+def _alone(roots: Roots) -> Iterator[None]:
+    """Hold the lock. Without a directory to lock the first step of a caller tells why it cannot be made."""
+    with _refusals():
+        roots.state.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(roots.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _refusals():
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Kernel tuning: the planner's properties, and the whole of it in a network namespace."""
