@@ -41,7 +41,7 @@ LOOPS = {
 }
 
 # Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"azure": "azure-storage-extensions"}
+DISTRIBUTIONS = {"azure": "azure-storage-extensions", "prometheus_client": "prometheus-client"}
 # Imported, and always there because a declared distribution needs it in its own interface.
 IMPLIED = {"pydantic_core": "pydantic", "yarl": "aiohttp"}
 

@@ -106,9 +106,9 @@ def test_serves_and_counts(start: Starter) -> None:
         (labels.operation, labels.status, labels.error_code, labels.auth): sums.count
         for labels, sums in requests.items()
     } == {
-        ("CREATE_CONTAINER", 201, "", "SharedKey"): 1,
-        ("PUT_BLOB", 201, "", "SharedKey"): 1,
-        ("GET_CONTAINER_PROPERTIES", 404, "ContainerNotFound", "SharedKey"): 1,
+        ("CREATE_CONTAINER", 201, "", "AccountKey"): 1,
+        ("PUT_BLOB", 201, "", "AccountKey"): 1,
+        ("GET_CONTAINER_PROPERTIES", 404, "ContainerNotFound", "AccountKey"): 1,
     }
     assert sum(sums.bytes_in for sums in requests.values()) == 5
     assert slot.get(Counter.COMMITTED_WRITES) == 2
