@@ -26,4 +26,11 @@ def cloud(config: Config) -> Mapping[str, Any]:
     return report(config.cloud)
 
 
-REPORTERS: Final = (Reporter("cloud", 30.0, cloud),)
+def tuning(_: Config) -> Mapping[str, Any]:
+    """What of the applied kernel settings is no longer as it was applied."""
+    from agent.tuning.report import report
+
+    return report()
+
+
+REPORTERS: Final = (Reporter("cloud", 30.0, cloud), Reporter("tuning", 60.0, tuning))
