@@ -23,6 +23,7 @@ from agent.commands import tune as tune_command
 from agent.config import Config
 from agent.config_load import load
 from agent.flags import Flags
+from agent.observability.admin import companion
 from agent.problems import EXIT_CONFIG, OperatorError, Problem
 from agent.supervision.plan import Plan, plan
 from agent.supervision.supervisor import Announce, announce_ready, supervise
@@ -199,7 +200,8 @@ def _run(load_config: Callable[[], Config], announce: Announce, config_file: str
     the_plan = _plan(load_config, config_file or "")
     logging.basicConfig(level=the_plan.config.log.level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     again = partial(_plan, load_config, config_file or "")
-    raise typer.Exit(trio.run(partial(supervise, the_plan, announce, load=again, with_sidecar=True)))
+    run = partial(supervise, the_plan, announce, load=again, with_sidecar=True, companions=(companion,))
+    raise typer.Exit(trio.run(run))
 
 
 def _plan(load_config: Callable[[], Config], config_file: str) -> Plan:

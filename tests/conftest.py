@@ -1,6 +1,9 @@
 """Fixtures of the tests that talk to a server: one in-process server a module, a client and a container a test."""
 
 import itertools
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +14,18 @@ from tests.support import InProcessServer, WireClient
 # An example that takes long says that the machine is busy, not that the code is wrong.
 settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
+
+# Services that tests start have their admin sockets in here, not where those of this user's own services are.
+_RUNTIME = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_RUNTIME] = os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="blobedge-run.")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_RUNTIME], ignore_errors=True)
+
 
 _numbers = itertools.count(1)
 
