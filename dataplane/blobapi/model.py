@@ -102,11 +102,12 @@ class Lease:
     broken_etag: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BlobState:
     """A blob at a moment: its properties, its size in bytes, its lease, and whether it is a snapshot.
 
-    `snapshot` is the snapshot's id as on the wire, "" for the base blob.
+    `snapshot` is the snapshot's id as on the wire, "" for the base blob. Nobody changes one; it is not frozen because
+    each read makes one, and a frozen one takes three times as long to make.
     """
 
     name: str

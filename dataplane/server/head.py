@@ -49,6 +49,7 @@ _METADATA: Final = "x-ms-meta-"
 _CACHED_NAMES_MAX: Final = 1024
 _CACHED_NAME_CHARS_MAX: Final = 64
 _names: dict[str, str] = {}
+_hosts: set[str] = set()
 
 
 @dataclass(slots=True)
@@ -177,8 +178,8 @@ def _frame(method: str, target: str, http11: bool, headers: dict[str, str]) -> R
     """Where the message ends (RFC 9112 section 6) and whether the connection goes on (section 9.3)."""
     if target[0] != "/" or "host" not in headers:
         _check_authority(method, target, http11, headers.get("host"))
-    elif _HOST.fullmatch(headers["host"]) is None:
-        raise _bad_value("Host", headers["host"])
+    elif headers["host"] not in _hosts:
+        _check_host(headers["host"])
     content_length = None
     chunked = "transfer-encoding" in headers
     if chunked and (headers["transfer-encoding"] != "chunked" or "content-length" in headers or not http11):
@@ -193,6 +194,16 @@ def _frame(method: str, target: str, http11: bool, headers: dict[str, str]) -> R
         raise _bad_value("Expect", headers["expect"])
     keep_alive = http11 and ("connection" not in headers or not _says_close(headers["connection"]))
     return RawRequest(method, target, headers, content_length, chunked, keep_alive, http11 and expects)
+
+
+def _check_host(host: str) -> None:
+    """A Host that was not seen before. Remembers it: a client's is the same in all its requests."""
+    if _HOST.fullmatch(host) is None:
+        raise _bad_value("Host", host)
+    if len(host) <= _CACHED_NAME_CHARS_MAX:
+        if len(_hosts) >= _CACHED_NAMES_MAX:
+            _hosts.clear()
+        _hosts.add(host)
 
 
 def _check_authority(method: str, target: str, http11: bool, host: str | None) -> None:

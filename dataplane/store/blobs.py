@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.blobapi.dates import iso_ticks, parse_iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
@@ -42,8 +42,7 @@ class DeleteScope(Enum):
     SNAPSHOTS_ONLY = "only"
 
 
-@dataclass(frozen=True, slots=True)
-class BlobRef:
+class BlobRef(NamedTuple):
     """A blob, or one of its snapshots (the snapshot's id as on the wire)."""
 
     container: str
