@@ -58,8 +58,10 @@ def _watch(ask: Any) -> None:
 def screen(document: dict[str, Any]) -> "RenderableType":
     """Return the document as tables; text from the service is never read as markup."""
     from rich.console import Group
+    from rich.table import Table
 
-    return Group(_head(document), _processes(document), _mounts(document), _traffic(document), _bad(document))
+    tables = [_head(document), _processes(document), _mounts(document), _traffic(document), _bad(document)]
+    return Group(*(table for table in tables if not isinstance(table, Table) or table.row_count))
 
 
 def _table(title: str, *columns: str) -> Any:
@@ -133,7 +135,7 @@ def _traffic(document: dict[str, Any]) -> Any:
 
 def _bad(document: dict[str, Any]) -> Any:
     bad = [check for check in document["health"]["checks"] if check["status"] != "ok"]
-    table = _table("\nNot well" if bad else "\nAll checks are ok", "", "", "")
+    table = _table("\nNot well", "", "", "")
     for check in bad:
         _row(table, _colored(check["status"]), check["name"], check["reason"])
     return table

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
 import trio
@@ -84,25 +84,7 @@ async def serve(
             each.close()
 
 
-class RunningService(Service, Protocol):
-    """What the supervisor hands to its companions."""
-
-    def retired_slot_fds(self) -> tuple[int, ...]:
-        """Return the descriptors of the slots that no process has now."""
-        ...
-
-
-class _Counted:
-    """A running service under the name that metrics has for its retired slots."""
-
-    def __init__(self, service: RunningService) -> None:
-        self.config = service.config
-        self.snapshot = service.snapshot
-        self.slot_fds = service.slot_fds
-        self.retired_fds = service.retired_slot_fds
-
-
-async def companion(service: RunningService) -> None:
+async def companion(service: Service) -> None:
     """Serve all pages beside the workers, until cancelled.
 
     An address that cannot be had is told in the log and no more: clients are served all the same.
@@ -110,7 +92,7 @@ async def companion(service: RunningService) -> None:
     health = Health(service)
 
     async def metrics(_query: Mapping[str, str]) -> Response:
-        body, content_type = await page(_Counted(service), [_usage(reading) for reading in health.readings()])
+        body, content_type = await page(service, [_usage(reading) for reading in health.readings()])
         return Response(200, body, content_type)
 
     try:

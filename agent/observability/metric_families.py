@@ -43,7 +43,7 @@ _TABLE: Final = (
         "blobedge_request_duration_seconds",
         "histogram",
         ("operation",),
-        "Seconds from the end of the head to the last byte that the socket took.",
+        "Seconds from the end of the head until the answer is made; sending it is not in it.",
     ),
     Family("blobedge_request_seconds_total", "counter", _ANSWER, "Sum of the requests' durations."),
     Family(
@@ -51,7 +51,7 @@ _TABLE: Final = (
         "counter",
         (*_ANSWER, "phase"),
         "Where the requests' time went: queue (for a thread or a group commit), disk (in file system calls), send "
-        "(for the client). Work in two threads counts twice.",
+        "(for the client). Not measured yet: workers report 0.",
     ),
     Family("blobedge_received_bytes_total", "counter", _ANSWER, "Bytes of requests' bodies."),
     Family("blobedge_sent_bytes_total", "counter", _ANSWER, "Bytes of answers' bodies."),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final, Protocol
+from typing import Final
 
 import psutil
 import trio
@@ -79,21 +79,13 @@ class Observed:
     now: float  # Unix time
 
 
-class CountedService(Service, Protocol):
-    """A service that also has the slots of processes that are gone."""
-
-    def retired_fds(self) -> tuple[int, ...]:
-        """Return the descriptors of the slots that hold totals and that no process has now."""
-        ...
-
-
-async def page(service: CountedService, mounts: Sequence[MountUsage] = ()) -> tuple[bytes, str]:
+async def page(service: Service, mounts: Sequence[MountUsage] = ()) -> tuple[bytes, str]:
     """Return the metrics of the service, and their content type (Prometheus' text format, version 0.0.4).
 
     `mounts` are health's last observations. Raises SlotError for a descriptor that is no slot, OSError.
     """
     # Here, not in the thread: the supervisor may close a descriptor, or retire a slot, as soon as this task waits.
-    snapshot, totals = service.snapshot(), read_fds((*service.slot_fds(), *service.retired_fds()))
+    snapshot, totals = service.snapshot(), read_fds((*service.slot_fds(), *service.retired_slot_fds()))
 
     def make() -> bytes:
         return text(Observed(snapshot, totals, look_at_processes(snapshot), mounts, time.time()))

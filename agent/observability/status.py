@@ -11,33 +11,33 @@ from typing import Any, Final
 from agent.observability.health import Health, Verdict
 from agent.observability.http import Response, Routes, json_response
 from agent.supervision.snapshot import Service, ServiceSnapshot
-from dataplane.ipc.slots import Counter, Slot, SlotError
+from dataplane.ipc.series import read_fds
 
 DOCUMENT_VERSION: Final = 1
+_CLASSES: Final = {n: f"responses_{n}xx" for n in (2, 3, 4, 5)}
 
 
 def status_route(service: Service, health: Health) -> Routes:
     """Return the page of status."""
 
     async def page(_query: Mapping[str, str]) -> Response:
-        counters = read_counters(service.slot_fds())
+        counters = traffic((*service.slot_fds(), *service.retired_slot_fds()))
         return json_response(document(service.snapshot(), health.verdict(), counters, time.time()))
 
     return {"/status": page}
 
 
-def read_counters(fds: Iterable[int]) -> Mapping[str, int]:
-    """Add up the counters of slots, by their names in small letters. A slot of another layout is left out."""
-    totals = dict.fromkeys(Counter, 0)
-    for fd in fds:
-        try:
-            slot = Slot(fd)
-        except (SlotError, OSError):
-            continue
-        for counter in Counter:
-            totals[counter] += slot.get(counter)
-        slot.close()
-    return {counter.name.lower(): total for counter, total in totals.items()}
+def traffic(slot_fds: Iterable[int]) -> Mapping[str, int]:
+    """Add up what workers counted since the start. Raises SlotError, OSError."""
+    reading = read_fds(slot_fds)
+    totals = dict.fromkeys(("requests", *_CLASSES.values(), "bytes_in", "bytes_out"), 0)
+    for labels, sums in reading.requests.items():
+        totals["requests"] += sums.count
+        if labels.status:  # 0: rows beyond the table's end
+            totals[_CLASSES[labels.status // 100]] += sums.count
+        totals["bytes_in"] += sums.bytes_in
+        totals["bytes_out"] += sums.bytes_out
+    return {**totals, **{counter.name.lower(): total for counter, total in reading.counters.items()}}
 
 
 def document(snapshot: ServiceSnapshot, verdict: Verdict, counters: Mapping[str, int], now: float) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from agent.supervision.snapshot import MountSnapshot, ReloadSnapshot, ServiceSna
 from agent.supervision.sockets import Bound, dropped, forget_all, rebind, store_all
 from agent.supervision.systemd import ServiceManager
 from dataplane.ipc import control
-from dataplane.ipc.slots import Counter
 
 log = logging.getLogger("blobedge.supervisor")
 
@@ -54,16 +53,10 @@ class Service:
     def config(self) -> Config:
         return self.plan.config
 
-    @property
-    def retired_counters(self) -> dict[Counter, int]:
-        """The totals of processes that are gone and have no successor in their slot."""
-        return self.fleet.slots.retired_counters()
-
     def slot_fds(self) -> tuple[int, ...]:
         return self.fleet.slots.live_fds()
 
     def retired_slot_fds(self) -> tuple[int, ...]:
-        """The slots behind `retired_counters`, for what is in a slot besides counters."""
         return self.fleet.slots.retired_fds()
 
     def urls(self) -> list[str]:

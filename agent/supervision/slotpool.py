@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 from dataplane.ipc import slots
-from dataplane.ipc.slots import Counter, Slot
+from dataplane.ipc.slots import Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,6 @@ class SlotPool:
 
     def retired_fds(self) -> tuple[int, ...]:
         return tuple(owned.fd for owned in self._free)
-
-    def retired_counters(self) -> dict[Counter, int]:
-        """The sums over the slots that no process has now."""
-        return {counter: sum(owned.slot.get(counter) for owned in self._free) for counter in Counter}
 
     def close(self) -> None:
         for owned in (*self._live, *self._free):

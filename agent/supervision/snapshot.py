@@ -88,3 +88,8 @@ class Service(Protocol):
     def slot_fds(self) -> tuple[int, ...]:
         """Return the descriptors of the slots of the live workers, draining ones included."""
         ...
+
+    def retired_slot_fds(self) -> tuple[int, ...]:
+        """Return those of the slots that no process has now. A slot moves between the two without an await, so read
+        both in one step for totals that never fall."""
+        ...

@@ -94,10 +94,9 @@ class RequestSeries:
     """The writer's end, for the one thread that owns the slot. It goes on where the slot's last writer stopped.
 
     `observe(key, total_ns, bytes_in, bytes_out, queue_ns, disk_ns, send_ns)` counts one request, all positional:
-    times in nanoseconds, none negative. total: from the end of the head to the last byte that the socket took; queue:
-    waiting for a thread or a group commit; disk: in file system calls; send: waiting for the client, for its body or
-    for it to take the answer. Work of one request in two threads counts twice, so the parts may exceed the total.
-    A call takes 0.5 to 0.8 us (CPython 3.11): everything is a
+    times in nanoseconds, none negative. total: from the end of the head until the answer is made; queue: waiting for a
+    thread or a group commit; disk: in file system calls; send: waiting for the client, for its body or for it to take
+    the answer. The worker measures the total only so far. A call takes 0.5 to 0.8 us (CPython 3.11): everything is a
     local of one closure, and what is 0 is not added.
     """
 

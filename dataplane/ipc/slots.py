@@ -36,18 +36,11 @@ _COUNTERS: Final = 16
 
 @unique
 class Counter(IntEnum):
-    """What a worker counts. The order is the layout: append only, and never remove one."""
+    """What a worker counts besides requests (series.py). The order is the layout."""
 
     CONNECTIONS_ACCEPTED = 0
     CONNECTIONS_OPEN = auto()  # a gauge
-    REQUESTS = auto()  # answered ones
-    RESPONSES_2XX = auto()
-    RESPONSES_3XX = auto()
-    RESPONSES_4XX = auto()
-    RESPONSES_5XX = auto()
     REQUESTS_SHED = auto()  # answered 503 because a pool was full
-    BODY_BYTES_IN = auto()
-    BODY_BYTES_OUT = auto()
     COMMITS = auto()  # groups synced together
     COMMITTED_WRITES = auto()  # writes in them
 

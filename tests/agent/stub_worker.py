@@ -76,7 +76,7 @@ def answer(listener: socket.socket, slot: Slot) -> None:
         connection, _ = listener.accept()
         with connection:
             connection.sendall(f"{os.getpid()}\n".encode())
-        slot.add(Counter.REQUESTS)
+        slot.add(Counter.COMMITTED_WRITES)
 
 
 if __name__ == "__main__":

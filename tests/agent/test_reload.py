@@ -96,6 +96,7 @@ def test_a_successor_that_cannot_boot_changes_nothing(start: Start) -> None:
     assert load.failures == []
     assert pids(address, 2) == old
     reload(supervised, "reload 2: done")
+    wait_until(lambda: all(map(gone, old)))  # they answer what they accepted before they go
     assert not pids(address, 2) & old
     assert supervised.end() == 0
 

@@ -50,6 +50,9 @@ class FakeService:
     def slot_fds(self) -> tuple[int, ...]:
         return self._slot_fds
 
+    def retired_slot_fds(self) -> tuple[int, ...]:
+        return ()
+
     def change(self, **fields: Any) -> None:
         self.state = replace(self.state, **fields)
 

@@ -53,9 +53,9 @@ SNAPSHOT = ServiceSnapshot(
 class RunningService:
     """A Service of values, with real slots."""
 
-    def __init__(self, slot_fds: tuple[int, ...], retired_fds: tuple[int, ...] = ()) -> None:
+    def __init__(self, slot_fds: tuple[int, ...], retired_slot_fds: tuple[int, ...] = ()) -> None:
         self._slot_fds = slot_fds
-        self._retired_fds = retired_fds
+        self._retired_slot_fds = retired_slot_fds
 
     @property
     def config(self) -> Config:
@@ -67,8 +67,8 @@ class RunningService:
     def slot_fds(self) -> tuple[int, ...]:
         return self._slot_fds
 
-    def retired_fds(self) -> tuple[int, ...]:
-        return self._retired_fds
+    def retired_slot_fds(self) -> tuple[int, ...]:
+        return self._retired_slot_fds
 
 
 @pytest.fixture

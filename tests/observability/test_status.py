@@ -10,8 +10,10 @@ import pytest
 import trio
 
 from agent.commands.status import screen
-from agent.observability.status import read_counters
+from agent.observability.status import traffic
+from dataplane.blobapi.operations import Operation
 from dataplane.ipc import slots
+from dataplane.ipc.series import RequestSeries, series_key
 from dataplane.ipc.slots import Counter, Slot
 from tests.observability.support import FakeService, config, running
 
@@ -24,13 +26,17 @@ async def run(name: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]
     return await trio.run_process(command, cwd=CHECKOUT, capture_stdout=True, capture_stderr=True, check=False)
 
 
-def test_counters_are_added_and_a_foreign_descriptor_is_left_out(tmp_path: Path) -> None:
-    fds = [slots.create("one"), slots.create("two"), os.open(tmp_path, os.O_RDONLY)]
-    for fd in fds[:2]:
+def test_traffic_is_added_up_over_slots() -> None:
+    fds = [slots.create("one"), slots.create("two")]
+    for fd in fds:
         slot = Slot(fd)
-        slot.add(Counter.REQUESTS, 21)
-        slot.close()
-    assert read_counters(fds)["requests"] == 42
+        observe = RequestSeries(slot).observe
+        observe(series_key(Operation.PUT_BLOB, 201), 1, 10, 0, 0, 0, 0)
+        observe(series_key(Operation.GET_BLOB, 404, "BlobNotFound"), 1, 0, 3, 0, 0, 0)
+        slot.add(Counter.COMMITS, 21)
+    counted = traffic(fds)
+    assert (counted["requests"], counted["responses_2xx"], counted["responses_4xx"]) == (4, 2, 2)
+    assert (counted["bytes_in"], counted["bytes_out"], counted["commits"]) == (20, 6, 42)
     for fd in fds:
         os.close(fd)
 
