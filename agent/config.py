@@ -187,19 +187,6 @@ class Log(Table):
         description="One line of JSON for each request; never a key or a signature. It costs about a fifth of a small "
         "read.",
     )
-    access_sample: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0,
-        description="Share of the successful requests that get a line; requests that failed or were slow always do.",
-    )
-    slow_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        default=5.0,
-        description="A request whose server time is longer than this is logged with where its time went. 0: none.",
-    )
-    format: Literal["auto", "text", "json"] = Field(
-        default="auto",
-        description='Form of the lines: "text", "json" (one object a line), or "auto": text, with the priority of each '
-        "line in the form that the journal reads if that is where standard error leads.",
-    )
 
 
 class Admin(Table):
