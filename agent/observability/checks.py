@@ -6,7 +6,6 @@ look at. A check says in one sentence what is wrong and, where it is not obvious
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 
 from agent.config import Health
@@ -20,7 +19,7 @@ HEARTBEAT_SECONDS_MAX: Final = 5.0  # half of what the supervisor allows before 
 DESCRIPTORS_SHARE_MAX: Final = 0.9
 STARTS_COUNT_MAX: Final = 3  # starts of one worker, within a short life of each, that are no accident any more
 SHORT_LIFE_SECONDS: Final = 60.0
-REPORT_SECONDS_MAX: Final = 900.0  # the sidecar looks at the cloud and the tuning every few minutes
+REPORT_SECONDS_MAX: Final = 900.0  # the sidecar looks at the cloud and the tuning every minute or so
 DAY_SECONDS: Final = 86_400.0
 
 
@@ -181,39 +180,35 @@ def _condition(process: ProcessSnapshot) -> str:
 
 
 def report(seen: ReportSnapshot, now: float) -> Check:
-    """What the sidecar found: its own status and reason, degraded when it is old, or when tuning has drifted.
+    """What the sidecar found: degraded when it failed, is old, or tells of an absent cloud or settings that drifted.
 
-    The document has `status` and `reason`, and that of tuning `drift`, a list of the settings that differ. A cloud that
-    is away never makes the node fail: clients are served from the mounts.
+    The documents are those of agent.doctor.cloud.report and agent.tuning.report.report; `error` is the sidecar's own
+    word for a reporter that failed. A cloud that is away never makes the node fail: clients are served from the mounts.
     """
     document = seen.document
     age = now - seen.at
-    details = {"at": seen.at, **document}
-    drift = document.get("drift")
+    reason = ""
     if age > REPORT_SECONDS_MAX:
-        return Check(seen.kind, "degraded", f"the last report is {age:.0f} s old", details)
-    if document.get("status", "ok") != "ok":
-        return Check(seen.kind, "degraded", str(document.get("reason") or f"{seen.kind} is not well"), details)
-    if isinstance(drift, Sequence) and not isinstance(drift, str) and drift:
+        reason = f"the last report is {age:.0f} s old"
+    elif "error" in document:
+        reason = f"the report failed: {document['error']}"
+    elif document.get("configured") and not document.get("reachable"):
+        reason = f"{document.get('step')}: {document.get('reason')}"
+    elif drift := document.get("drift"):
         reason = f"{len(drift)} settings are not as `blobedge tune apply` left them: see `blobedge tune verify`"
-        return Check(seen.kind, "degraded", reason, details)
-    return Check(seen.kind, "ok", "", details)
+    return Check(seen.kind, "degraded" if reason else "ok", reason, {**document, "at": seen.at})
 
 
 def clock(reports: Iterable[ReportSnapshot], seconds_max: float) -> Check | None:
-    """Does our clock agree with the cloud's? None if no report has the `date` of an answer of the cloud.
+    """Does our clock agree with the cloud's? None if no report has seen the date of an answer of the cloud.
 
     HTTP dates have whole seconds, and the answer was on its way: a difference below two seconds means nothing.
     """
     for each in reports:
-        date = each.document.get("date") if each.kind == "cloud" else None
-        if not isinstance(date, str):
+        skew = each.document.get("clock_skew_seconds")
+        if skew is None:
             continue
-        try:
-            skew = each.at - parsedate_to_datetime(date).timestamp()
-        except (ValueError, OverflowError):
-            continue
-        details = {"skew_seconds": round(skew, 1)}
+        details = {"skew_seconds": skew}
         if abs(skew) > seconds_max:
             words = "ahead of" if skew > 0 else "behind"
             return Check(

@@ -86,11 +86,6 @@ class Child:
     def state(self) -> State:
         return self._policy.state
 
-    @property
-    def serves(self) -> bool:
-        """Whether it said Ready in this life and is to go on."""
-        return self.state is State.RUNNING
-
     def snapshot(self, draining: bool) -> ProcessSnapshot:
         """Return the present state, for people and probes."""
         now = time.monotonic()

@@ -44,6 +44,7 @@ class Service:
         self.fleet = fleet
         self.sidecar = sidecar
         self._manager = manager
+        self._version = version()  # it is read from a file: once, so that a snapshot never does
         self._started_at = time.time()
         self._ready = False
         self._last_reload: ReloadSnapshot | None = None
@@ -66,7 +67,7 @@ class Service:
         fleet = self.fleet
         processes = [child.snapshot(draining=child in fleet.draining) for child in self._children()]
         return ServiceSnapshot(
-            version=version(),
+            version=self._version,
             pid=os.getpid(),
             state=self._state(),
             started_at=self._started_at,

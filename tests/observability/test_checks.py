@@ -1,13 +1,15 @@
 """Each check: where it turns, and what it says."""
 
+import socket
 from dataclasses import replace
-from email.utils import formatdate
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config import Cloud
+from agent.doctor import cloud
 from agent.observability import checks
 from agent.observability.checks import Certificate, Check, Descriptors
 from agent.observability.mounts import Facts, Place, Reading
@@ -103,11 +105,16 @@ def test_sidecar() -> None:
 @pytest.mark.parametrize(
     ("document", "status", "reason"),
     [
-        ({}, "ok", ""),
-        ({"status": "ok", "drift": []}, "ok", ""),
-        ({"drift": ["net.core.rmem_max"]}, "degraded", "1 settings"),
-        ({"status": "failing", "reason": "DNS gives no address"}, "degraded", "DNS gives no address"),
-        ({"status": "odd"}, "degraded", "cloud is not well"),
+        ({"configured": False, "reachable": False}, "ok", ""),
+        ({"configured": True, "reachable": True}, "ok", ""),
+        (
+            {"configured": True, "reachable": False, "step": "dns", "reason": "none"},
+            "degraded",
+            "dns: none",
+        ),
+        ({"drift": []}, "ok", ""),
+        ({"drift": [{"key": "net.core.rmem_max"}]}, "degraded", "1 settings"),
+        ({"error": "no answer within 35 s"}, "degraded", "no answer within 35 s"),
     ],
 )
 def test_report(document: dict[str, Any], status: str, reason: str) -> None:
@@ -119,15 +126,24 @@ def test_report(document: dict[str, Any], status: str, reason: str) -> None:
 
 @pytest.mark.parametrize(("ahead", "status"), [(0.0, "ok"), (-30.0, "ok"), (61.0, "degraded"), (-900.0, "degraded")])
 def test_clock(ahead: float, status: str) -> None:
-    report = ReportSnapshot("cloud", 1_000_000.0 + ahead, {"date": formatdate(1_000_000.0, usegmt=True)})
+    report = ReportSnapshot("cloud", 1.0, {"clock_skew_seconds": ahead})
     check = checks.clock([report], 60.0)
     assert check is not None
     assert check.status == status
 
 
-@pytest.mark.parametrize("date", [None, 5, "", "yesterday"])
-def test_a_report_without_a_date_says_nothing_of_the_clock(date: Any) -> None:
-    assert checks.clock([ReportSnapshot("cloud", 1.0, {"date": date})], 60.0) is None
+def test_a_report_that_saw_no_date_says_nothing_of_the_clock() -> None:
+    for document in ({}, {"clock_skew_seconds": None}):
+        assert checks.clock([ReportSnapshot("cloud", 1.0, document)], 60.0) is None
+
+
+def test_what_the_sidecar_reports_of_a_refused_port_degrades() -> None:
+    """The reporter itself, so that the two agree on the names."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    document = cloud.report(Cloud(endpoint=f"http://127.0.0.1:{port}/acct"))
+    check = checks.report(ReportSnapshot("cloud", 100.0, document), now=101.0)
+    assert (check.status, check.reason.partition(":")[0]) == ("degraded", "tcp")
 
 
 @given(st.lists(st.sampled_from(["ok", "degraded", "failing"])))

@@ -51,7 +51,7 @@ def test_all_is_well(service: FakeService) -> None:
         ({"processes": (replace(WORKER, state="idle"),)}, "failing", False),
         ({"processes": (WORKER, replace(WORKER, number=1, state="idle"))}, "degraded", True),
         ({"last_reload": ReloadSnapshot(2, "refused", 1.0, ("f:3: no",))}, "degraded", True),
-        ({"reports": (ReportSnapshot("cloud", 99.0, {"status": "failing", "reason": "TLS"}),)}, "degraded", True),
+        ({"reports": (ReportSnapshot("cloud", 99.0, {"error": "TLS"}),)}, "degraded", True),
     ],
 )
 def test_states(service: FakeService, change: dict[str, Any], status: str, ready: bool) -> None:

@@ -36,7 +36,7 @@ find_python() {
         found=$("$candidate" -c 'import os, sys; print("%d.%d" % sys.version_info[:2], os.path.realpath(sys.executable))' \
             2>/dev/null) || continue
         case $found in
-            "$1 /home/"* | "$1 /root/"*) ;;
+            "$1 /home/"* | "$1 /root"*) ;;
             "$1 "*) echo "${found#* }"; return ;;
         esac
     done
