@@ -206,7 +206,7 @@ class Admin(Table):
 class Health(Table):
     """When the node calls itself degraded."""
 
-    interval_seconds: Seconds = Field(default=5.0, description="How often mounts, space and the rest are looked at.")
+    interval_seconds: Seconds = Field(default=0.4, description="How often each mount is asked for its space.")
     mount_seconds_max: Seconds = Field(default=1.5, description="A mount that answers later than this counts as hung.")
     free_percent_min: Annotated[float, Field(ge=0, le=100)] = Field(
         default=5.0, description="Least share of a mount's space, and of its inodes, that is free."

@@ -86,7 +86,14 @@ def observe(cloud: Cloud, *, seconds: float = STEP_SECONDS_MAX, clock: Callable[
 def report(config_cloud: Cloud | None, *, clock: Callable[[], float] = time.time) -> dict[str, Any]:
     """Return the state of the way for health and status. Never raises; takes up to 6 times STEP_SECONDS_MAX, and
     blocks: call it in a thread. `step` is the one that failed, "" when all worked or nothing is configured."""
-    empty = {"reachable": False, "step": "", "reason": "", "rtt_milliseconds": None, "clock_skew_seconds": None}
+    empty = {
+        "reachable": False,
+        "step": "",
+        "reason": "",
+        "addresses": [],
+        "rtt_milliseconds": None,
+        "clock_skew_seconds": None,
+    }
     if config_cloud is None:
         return {"configured": False, **empty, "at": clock()}
     facts = observe(config_cloud, clock=clock)
@@ -97,6 +104,7 @@ def report(config_cloud: Cloud | None, *, clock: Callable[[], float] = time.time
         "reachable": failure is None,
         "step": failure.step if failure else "",
         "reason": failure.detail if failure else "",
+        "addresses": list(facts.addresses),
         "rtt_milliseconds": None if rtt is None else round(rtt, 3),
         "clock_skew_seconds": None if facts.clock_skew_seconds is None else round(facts.clock_skew_seconds, 1),
         "at": clock(),

@@ -15,7 +15,7 @@ from agent.supervision.snapshot import ProcessSnapshot, ReportSnapshot
 Status = Literal["ok", "degraded", "failing"]
 SEVERITY: Final[Mapping[str, int]] = {"ok": 0, "degraded": 1, "failing": 2}
 
-HEARTBEAT_SECONDS_MAX: Final = 5.0  # half of what the supervisor allows before it aborts the worker
+HEARTBEAT_SECONDS_MAX: Final = 1.5  # three beats; the supervisor waits longer before it aborts the worker
 DESCRIPTORS_SHARE_MAX: Final = 0.9
 STARTS_COUNT_MAX: Final = 3  # starts of one worker, within a short life of each, that are no accident any more
 SHORT_LIFE_SECONDS: Final = 60.0
@@ -52,6 +52,7 @@ class Certificate:
 
     expires_at: float | None  # Unix time
     error: str = ""
+    renewed: bool = False  # the file holds a later one, which nobody serves yet
 
 
 def worst(checks: Iterable[Check]) -> Status:
@@ -108,11 +109,12 @@ def certificate(seen: Certificate, now: float, days_min: int) -> Check:
     if seen.expires_at is None:
         return Check("certificate", "degraded", f"the certificate cannot be read: {seen.error}")
     days = (seen.expires_at - now) / DAY_SECONDS
-    details = {"expires_at": seen.expires_at, "days": round(days, 1)}
-    if days < 0:
-        return Check("certificate", "failing", f"the certificate expired {-days:.1f} days ago: renew it", details)
+    details = {"expires_at": seen.expires_at, "days": round(days, 1), "renewed": seen.renewed}
+    mend = "its file has a later one: reload" if seen.renewed else "renew it"
+    if days <= 0:
+        return Check("certificate", "failing", f"the certificate expired {-days:.1f} days ago: {mend}", details)
     if days < days_min:
-        return Check("certificate", "degraded", f"the certificate expires in {days:.1f} days: renew it", details)
+        return Check("certificate", "degraded", f"the certificate expires in {days:.1f} days: {mend}", details)
     return Check("certificate", "ok", "", details)
 
 

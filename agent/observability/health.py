@@ -4,11 +4,15 @@
     /health/live      200 while this loop and its observer turn; 503 means that only a restart helps
     /health/ready     200 when a worker serves and a root answers; 503 takes the node out of a load balancer
 
-A degraded node answers 200 with "degraded": taking a node away that still serves would make matters worse. The mounts
-are asked every interval_seconds, and sooner when somebody asks for health: a caller who asks each second hears of a
-hung mount within mount_seconds_max and a little, and a thousand callers cause no more than one round in AGAIN_SECONDS.
+A degraded node answers 200 with "degraded": taking a node away that still serves would make matters worse.
+
+Every fault is in the answer within two seconds, whoever asks and however seldom: mounts are asked every
+interval_seconds and hang when they owe an answer for mount_seconds_max, worker and sidecar beat twice a second, and the
+sidecar looks at its cloud as often. Rejected: asking when somebody asks, which either makes him wait for a mount or
+tells him what was true when the last one asked.
 """
 
+import math
 import os
 import resource
 import time
@@ -19,13 +23,14 @@ from typing import Any, Final
 
 import trio
 
+from agent.config import Config
 from agent.observability import checks
 from agent.observability.checks import Certificate, Check, Descriptors, Status
 from agent.observability.http import Response, Routes, json_response
 from agent.observability.mounts import Mounts, Reading, places
 from agent.supervision.snapshot import Service, ServiceSnapshot
 
-AGAIN_SECONDS: Final = 0.4
+REST_SECONDS: Final = 5.0  # between two looks at descriptors and the certificate's file: they change slowly
 LATE_SECONDS_MAX: Final = 30.0  # an observer that is later than this has stopped
 
 
@@ -97,49 +102,49 @@ class Health:
         self._mounts = mounts or Mounts()
         self._descriptors: Sequence[Descriptors] = ()
         self._certificate: Certificate | None = None
+        self._served = _Served()
         self._reading = False
         self._was_ready = False
         self._turned_at = trio.current_time()
-        self._wake = trio.Event()
 
     async def observe(self) -> None:
         """Keep the observations fresh, until cancelled."""
-        while True:
-            limits = self._service.config.health
-            began = trio.current_time()
-            await self._mounts.look(places(self._service.config), limits.mount_seconds_max)
-            await self._look_at_the_rest(limits.mount_seconds_max)
-            self._turned_at = trio.current_time()
-            self._wake = trio.Event()
-            await trio.sleep_until(began + AGAIN_SECONDS)
-            with trio.move_on_at(began + limits.interval_seconds):
-                await self._wake.wait()
+        config, looked_at = None, -math.inf
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._turned_at = trio.current_time()
+                self._mounts.ask(places(self._service.config), nursery)
+                if config is not self._service.config or self._turned_at >= looked_at + REST_SECONDS:
+                    config, looked_at = self._service.config, self._turned_at
+                    await self._look_at_the_rest(config, nursery)
+                await trio.sleep(config.health.interval_seconds)
 
-    async def _look_at_the_rest(self, seconds_max: float) -> None:
-        """In threads and with a deadline, since a certificate may be on a mount that hangs."""
-        tls = self._service.config.tls
+    async def _look_at_the_rest(self, config: Config, nursery: trio.Nursery) -> None:
         pids = {"supervisor": os.getpid()}
         pids |= {f"{each.role}:{each.number}": each.pid for each in self._service.snapshot().processes if each.pid}
         self._descriptors = await trio.to_thread.run_sync(count_descriptors, pids)  # /proc does not hang
-        if tls is None:
+        if config.tls is None:
             self._certificate = None
         elif not self._reading:
-            self._certificate = Certificate(None, "its file does not answer")
             self._reading = True
-            alone = trio.CapacityLimiter(1)
-            with trio.move_on_after(seconds_max):
-                await trio.to_thread.run_sync(self._read, tls.cert, abandon_on_cancel=True, limiter=alone)
+            nursery.start_soon(self._read, config)
 
-    def _read(self, path: str) -> None:
+    async def _read(self, config: Config) -> None:
         """In the certificate's thread, of which there is one however long its file hangs."""
+        assert config.tls is not None
+        if self._certificate is None:
+            self._certificate = Certificate(None, "its file does not answer")
         try:
-            self._certificate = read_certificate(path)
+            found = await trio.to_thread.run_sync(
+                read_certificate, config.tls.cert, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+            )
         finally:
             self._reading = False
+        if config is self._service.config:
+            self._certificate = self._served.take(config, found)
 
     def verdict(self) -> Verdict:
-        """Decide from what is known now; asks for fresh observations, and does not wait for them."""
-        self._wake.set()
+        """Decide from what is known now, without waiting."""
         snapshot = self._service.snapshot()
         self._was_ready = self._was_ready or snapshot.state == "ready"
         seen = Observations(self._mounts.readings(), self._descriptors, self._certificate)
@@ -166,6 +171,25 @@ class Health:
     async def _ready(self, _query: Mapping[str, str]) -> Response:
         verdict = self.verdict()
         return json_response(verdict.document(), 200 if verdict.ready else 503)
+
+
+class _Served:
+    """Which certificate the workers have: the one that lay in the file when their configuration was first seen here.
+
+    A file that was renewed later serves nobody until a reload.
+    """
+
+    def __init__(self) -> None:
+        self._config: Config | None = None
+        self._expires_at = 0.0
+
+    def take(self, config: Config, found: Certificate) -> Certificate:
+        """Return what there is to judge, given what the file holds now."""
+        if found.expires_at is None:
+            return found
+        if config is not self._config:
+            self._config, self._expires_at = config, found.expires_at
+        return Certificate(self._expires_at, renewed=found.expires_at > self._expires_at)
 
 
 def read_certificate(path: str) -> Certificate:

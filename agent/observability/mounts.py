@@ -1,7 +1,7 @@
 """Does each mount answer? Asked in a thread of the mount's own, because a hung NFS server holds its asker for ever.
 
-It guarantees that nobody waits for a mount longer than he said: a question that is not answered by then goes on alone,
-the mount counts as hung since it was asked, and no second thread is spent on it until the first has come back.
+It guarantees that nobody waits for a mount: a question is begun and left alone, a mount counts as hung since it was
+asked, and no second thread is spent on it until the first has come back.
 
 A question is statvfs, and an open and stat of the marker that every tree of ours has. Rejected: stat alone (the kernel
 answers it from its cache while the server is gone), a subprocess (it could not be reaped while it hangs).
@@ -113,18 +113,15 @@ class Mounts:
         self._clock = clock
         self._asked: dict[Place, _Asked] = {}
 
-    async def look(self, wanted: Iterable[Place], seconds_max: float) -> None:
-        """Ask all mounts at once; returns when all answered, or after `seconds_max`."""
+    def ask(self, wanted: Iterable[Place], nursery: trio.Nursery) -> None:
+        """Ask every mount that owes no answer; returns at once. The threads are waited for in `nursery`."""
         self._asked = {place: self._asked.get(place) or _Asked(place) for place in wanted}
-        with trio.move_on_after(seconds_max):
-            async with trio.open_nursery() as nursery:
-                for asked in self._asked.values():
-                    if asked.asked_at is None:
-                        nursery.start_soon(self._ask, asked)
+        for asked in self._asked.values():
+            if asked.asked_at is None:
+                asked.asked_at = self._clock()
+                nursery.start_soon(self._ask, asked)
 
     async def _ask(self, asked: _Asked) -> None:
-        await trio.lowlevel.checkpoint()  # if the time is over already, then before the thread is counted as started
-        asked.asked_at = self._clock()
         alone = trio.CapacityLimiter(1)  # trio's own 40 threads would run out with 40 hung mounts
         await trio.to_thread.run_sync(
             asked.run, self._question, abandon_on_cancel=True, limiter=alone, thread_name="blobedge-mount"

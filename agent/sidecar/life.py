@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import trio
@@ -24,6 +25,7 @@ from dataplane.ipc.slots import Slot
 log = logging.getLogger("blobedge.sidecar")
 
 BEAT_SECONDS: Final = 0.5
+GLANCE_SECONDS: Final = 0.75  # with the second that a glance may take, less than the two that health allows
 REPORT_SECONDS_MAX: Final = 35.0  # the way to the cloud has six steps of at most 5 s
 
 
@@ -55,7 +57,7 @@ async def _live(channel: control.Channel, slot: Slot, config: Config) -> None:
         nursery.start_soon(_beat, slot)
         channel.send(control.Ready(os.getpid()))
         for reporter in REPORTERS:
-            nursery.start_soon(_report_for_ever, reporter, config, channel)
+            nursery.start_soon(_Topic(reporter, config, channel).report_for_ever)
         await _obey(channel)
         nursery.cancel_scope.cancel()
 
@@ -66,14 +68,41 @@ async def _beat(slot: Slot) -> None:
         await trio.sleep(BEAT_SECONDS)
 
 
-async def _report_for_ever(reporter: Reporter, config: Config, channel: control.Channel) -> None:
-    while True:
-        document = await report_once(reporter, config, REPORT_SECONDS_MAX)
+class _Topic:
+    """One reporter: the whole look and the glances go on side by side, so that a look that hangs delays no glance."""
+
+    def __init__(self, reporter: Reporter, config: Config, channel: control.Channel) -> None:
+        self._reporter = reporter
+        self._config = config
+        self._channel = channel
+        self._last: Mapping[str, Any] = {}
+
+    async def report_for_ever(self) -> None:
+        async with trio.open_nursery() as nursery:
+            if self._reporter.glance is not None:
+                nursery.start_soon(self._glance_for_ever, self._reporter.glance)
+            while True:
+                self._say(await report_once(self._reporter, self._config, REPORT_SECONDS_MAX))
+                await trio.sleep(self._reporter.interval_seconds)
+
+    async def _glance_for_ever(self, glance: Callable[[Config, Mapping[str, Any]], Mapping[str, Any] | None]) -> None:
+        while True:
+            await trio.sleep(GLANCE_SECONDS)
+            last = self._last
+            try:
+                newer = await trio.to_thread.run_sync(glance, self._config, last, abandon_on_cancel=True)
+            except Exception:  # the next whole look will say what is wrong
+                log.warning("glance at %s failed", self._reporter.topic, exc_info=True)
+                continue
+            if newer is not None and last is self._last:  # else a whole look has come in between, and knows more
+                self._say(newer)
+
+    def _say(self, document: Mapping[str, Any]) -> None:
+        self._last = document
         try:
-            channel.send(control.Report(reporter.topic, document))
+            self._channel.send(control.Report(self._reporter.topic, dict(document)))
         except (OSError, control.ControlError) as error:
-            log.warning("report %s is lost: %s", reporter.topic, error)
-        await trio.sleep(reporter.interval_seconds)
+            log.warning("report %s is lost: %s", self._reporter.topic, error)
 
 
 async def report_once(reporter: Reporter, config: Config, seconds: float) -> dict[str, Any]:

@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from agent.commands.health import lines
 from agent.observability.health import Health, Observations, Verdict, count_descriptors, judge, read_certificate
 from agent.observability.http import Guard, Server
 from agent.observability.mounts import Facts, Mounts, Place, Reading
 from agent.supervision.snapshot import ReloadSnapshot, ReportSnapshot
+from tests.observability.faults import write_certificate
 from tests.observability.support import SECONDS_MAX, WORKER, FakeService, config, exchange
 
 WELL = Facts(50, 100, 50, 100, True)
@@ -140,13 +137,8 @@ async def test_live_fails_when_the_observer_has_stopped(service: FakeService, au
 
 
 def test_certificate(tmp_path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node")])
     ends = datetime.datetime(2031, 5, 6, tzinfo=datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    certificate = builder.not_valid_before(ends - datetime.timedelta(days=9)).not_valid_after(ends)
-    pem = certificate.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    (tmp_path / "cert.pem").write_bytes(pem)
+    write_certificate(tmp_path, ends)
     assert read_certificate(str(tmp_path / "cert.pem")).expires_at == ends.timestamp()
     (tmp_path / "cert.pem").write_bytes(b"not PEM")
     assert read_certificate(str(tmp_path / "cert.pem")).expires_at is None
