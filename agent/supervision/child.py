@@ -61,10 +61,11 @@ class Child:
         self.role = role
         self.number = number
         self.slot = slot
-        self.ready = trio.Event()  # the first time that it accepted
-        self.settled = trio.Event()  # ready, or over
+        self.ready = trio.Event()  # it accepts; another event after its process ended
+        self.settled = trio.Event()  # ready, or over; another one likewise
         self.over = trio.Event()
         self.pid = 0
+        self.memory_bytes: int | None = None  # at the last look (recycle.py); None before it
         self.mounts: tuple[control.Mount, ...] = ()
         self.last_exit = ""
         self._ready_at: float | None = None
@@ -100,7 +101,14 @@ class Child:
             last_exit=self.last_exit,
             heartbeat_age_seconds=max(0.0, now - beat / 1e9) if beat else None,
             uptime_seconds=now - self._ready_at if self._ready_at is not None else None,
+            memory_bytes=self.memory_bytes,
         )
+
+    async def wait_serving(self) -> bool:
+        """Return True when it accepts, at once if it does already; False when it is over."""
+        while not (self.ready.is_set() or self.over.is_set()):
+            await self.settled.wait()
+        return self.ready.is_set()
 
     def tell(self, message: control.Message) -> None:
         """Send a message if there is a child that reads; what it misses, its successor gets with its settings."""
@@ -192,7 +200,9 @@ class Child:
         channel.close()
         status = process.returncode
         assert status is not None
-        self.pid, self._ready_at, self.last_exit = 0, None, describe(status)
+        self.pid, self._ready_at, self.memory_bytes, self.last_exit = 0, None, None, describe(status)
+        if self.ready.is_set():
+            self.ready, self.settled = trio.Event(), trio.Event()
         if self.state is not State.STOPPING:
             log.warning("%s (pid %d) ended: %s", self.name, process.pid, describe(status))
         await self._send_event.send(policy.Exited(status))
@@ -214,6 +224,7 @@ class Child:
                         self.settled.set()
                         self._send_event.send_nowait(policy.Ready())
                     case control.Failed(reason):
+                        log.warning("%s cannot serve: %s", self.name, reason)
                         self._send_event.send_nowait(policy.BootFailed(reason))
                     case control.Report() if self._on_report is not None:
                         self._on_report(message)

@@ -3,14 +3,14 @@
 A replacement is all or nothing. Successors are started one after the other, on the same listening sockets as those who
 serve, and only when the last of them is ready are the old ones told to drain. So there is no moment without a worker
 that accepts, and a successor that cannot boot changes nothing: those that came up before it drain, the old ones stay.
+One that dies before the others are ready is waited for again, as its policy starts it again.
 Rejected: stopping each old worker as soon as its own successor is ready; a later failure would leave a service of
 two configurations. The price is twice the processes for as long as the drain takes.
 """
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
@@ -24,8 +24,6 @@ from dataplane.ipc import control
 from dataplane.ipc.settings import to_json
 
 log = logging.getLogger("blobedge.supervisor")
-
-SUCCESSOR_SECONDS_MAX: Final = policy.START_SECONDS_MAX
 
 
 class Fleet:
@@ -48,36 +46,52 @@ class Fleet:
 
     async def replace(self, plan: Plan, bounds: Sequence[Bound]) -> list[str]:
         """Replace every worker. Returns what went wrong; then the old ones serve on."""
-        problems: list[str] = []
-        for number in range(plan.workers):
-            problems = await self._succeed(plan, number, bounds)
-            if problems:
-                break
-        old = self.current
-        if problems:
-            old = self.successors
-        else:
-            self.current = self.successors
+        return await self._replace(plan, bounds, range(plan.workers), self.current)
+
+    async def replace_one(self, plan: Plan, bounds: Sequence[Bound], number: int) -> list[str]:
+        """Replace the worker with this number; for the rest as `replace`, beside which it must not run."""
+        return await self._replace(plan, bounds, [number], [each for each in self.current if each.number == number])
+
+    async def _replace(
+        self, plan: Plan, bounds: Sequence[Bound], numbers: Iterable[int], old: Sequence[Child]
+    ) -> list[str]:
+        problems = await self._succeed(plan, bounds, numbers)
+        leaving = self.successors if problems else old
+        if not problems:
+            stay = [child for child in self.current if child not in old]
+            self.current = sorted([*stay, *self.successors], key=lambda child: child.number)
         self.successors = []
-        self.draining += [child for child in old if not child.over.is_set()]
-        for child in old:
-            child.stop(plan.config.drain_seconds)
+        self.draining += [child for child in leaving if not child.over.is_set()]
+        if not self.stopping:  # `stop` told everyone, and a second signal may have told less time than this
+            for child in leaving:
+                child.stop(plan.config.drain_seconds)
         return problems
 
-    async def _succeed(self, plan: Plan, number: int, bounds: Sequence[Bound]) -> list[str]:
-        """Start a successor and wait until it serves; otherwise return why it does not."""
-        try:
-            child = self._start(plan, number, bounds)
-        except OperatorError as error:
-            return [str(problem) for problem in error.problems]
-        self.successors.append(child)
-        with trio.move_on_after(SUCCESSOR_SECONDS_MAX):
-            await child.settled.wait()
+    async def _succeed(self, plan: Plan, bounds: Sequence[Bound], numbers: Iterable[int]) -> list[str]:
+        """Start successors and return when all serve at the same time; otherwise return why they do not."""
+        for number in numbers:
+            try:
+                self.successors.append(self._start(plan, number, bounds))
+            except OperatorError as error:
+                return [str(problem) for problem in error.problems]
+            if problems := await self._serving():
+                return problems
+        return []
+
+    async def _serving(self) -> list[str]:
+        """Wait until every successor so far serves; one that served may have died meanwhile."""
+        with trio.move_on_after(policy.START_SECONDS_MAX):
+            while (waiting := self._not_ready()) is not None and await waiting.wait_serving():
+                pass
         if self.stopping:
             return ["the service was stopped"]
-        if child.ready.is_set():
+        late = self._not_ready()
+        if late is None:
             return []
-        return [self._failures.pop(child, "") or f"a new worker was not ready after {SUCCESSOR_SECONDS_MAX:g} s"]
+        return [self._failures.pop(late, "") or f"a new worker was not ready after {policy.START_SECONDS_MAX:g} s"]
+
+    def _not_ready(self) -> Child | None:
+        return next((child for child in self.successors if not child.ready.is_set()), None)
 
     def stop(self, seconds: float) -> None:
         """Everything drains within `seconds`; nothing is started any more."""

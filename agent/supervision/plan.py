@@ -51,7 +51,7 @@ def worker_settings(the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_f
         host_suffixes=tuple(config.host_suffixes),
         copy_sources=tuple(map(_copy_source, config.copy_sources)),
         copy_ca_file=config.copy_ca_file or "",
-        limits=ipc.LimitSettings(**config.limits.model_dump()),
+        limits=ipc.LimitSettings(**config.limits.model_dump(exclude={"memory_mib_max"})),
         access_log=config.log.access,
         log_level=config.log.level,
         drain_seconds=config.drain_seconds,

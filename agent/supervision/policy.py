@@ -6,7 +6,8 @@ when to ask again though nothing happens. The states and what each event does in
     state      event              next       action
     IDLE       due                STARTING   Spawn
     STARTING   Ready              RUNNING
-    STARTING   BootFailed         FAILED     GiveUp: trying again cannot help (so does its exit code alone)
+    STARTING   BootFailed         FAILED     GiveUp: trying again cannot help (so does its exit code alone), unless
+                                             one served with these settings before: then its exit is a crash
     STARTING   Exited             IDLE       later Spawn; GiveUp after CRASHES_COUNT_MAX if it was never Ready
     STARTING   no Ready in time   ABORTING   Signal(SIGABRT): faulthandler prints where it hangs
     RUNNING    Exited             IDLE       Spawn at once, or after a pause if it lived too short
@@ -166,7 +167,7 @@ class Policy:
                     self._ready_at = self._beat_at = now
                     self._enter(State.RUNNING, now + HEARTBEAT_SECONDS_MAX)
             case BootFailed(reason):
-                if self.state is State.STARTING:
+                if self.state is State.STARTING and not self._ever_ready:
                     self._enter(State.FAILED, math.inf)
                     return [GiveUp(reason, operator=True)]
             case StopAsked(seconds):
@@ -190,7 +191,7 @@ class Policy:
             return []
         if self.state is State.FAILED:
             return []
-        if status == EXIT_BOOT_FAILED and not self._was_ready:
+        if status == EXIT_BOOT_FAILED and not self._ever_ready:
             self._enter(State.FAILED, math.inf)
             return [GiveUp("a worker cannot serve with these settings and did not say why; see its log", operator=True)]
         short = not self._was_ready or now - self._ready_at < SHORT_LIFE_SECONDS

@@ -2,6 +2,7 @@
 
 `snapshot` reads memory only. A reload is refused when the new configuration has a mistake, fails when a new worker
 cannot serve with it, and in both cases changes nothing: workers, addresses and configuration stay as they were.
+A reload and a recycle (recycle.py) both replace workers, so each waits for the end of the other.
 """
 
 import logging
@@ -18,9 +19,16 @@ from agent.config import Config
 from agent.problems import OperatorError
 from agent.supervision.child import Child
 from agent.supervision.fleet import Fleet
+from agent.supervision.leaks import Place
 from agent.supervision.plan import Plan, ready_urls
 from agent.supervision.sidecar import Sidecar
-from agent.supervision.snapshot import MountSnapshot, ReloadSnapshot, ServiceSnapshot, ServiceState
+from agent.supervision.snapshot import (
+    MountSnapshot,
+    RecycleSnapshot,
+    ReloadSnapshot,
+    ServiceSnapshot,
+    ServiceState,
+)
 from agent.supervision.sockets import Bound, dropped, forget_all, rebind, store_all
 from agent.supervision.systemd import ServiceManager
 from dataplane.ipc import control
@@ -48,6 +56,8 @@ class Service:
         self._started_at = time.time()
         self._ready = False
         self._last_reload: ReloadSnapshot | None = None
+        self._recycles: dict[Place, RecycleSnapshot] = {}
+        self._changing = trio.Lock()  # held by whoever replaces processes
         self._debug = False
 
     @property
@@ -77,7 +87,13 @@ class Service:
             mounts=_mounts(fleet.current),
             reports=self.sidecar.reports(),
             last_reload=self._last_reload,
+            recycles=tuple(self._recycles.values()),
         )
+
+    @property
+    def changing(self) -> bool:
+        """Whether processes are being replaced, started for the first time, or stopped."""
+        return self._changing.locked() or not self._ready or self.fleet.stopping
 
     async def wait_ready(self) -> None:
         """Return when each of the first workers has said that it accepts."""
@@ -95,8 +111,30 @@ class Service:
         except OperatorError as error:
             self._finish(number, "refused", [str(problem) for problem in error.problems])
             return
-        problems = await self._replace(plan, nursery)
+        async with self._changing:
+            problems = await self._replace(plan, nursery)
         self._finish(number, "failed" if problems else "done", problems)
+
+    async def recycle(self, place: Place) -> list[str]:
+        """Put a new process in the place of one, which drains when that serves. Returns why it could not be done."""
+        async with self._changing:
+            if self.fleet.stopping:
+                return ["the service was stopped"]
+            if place.role == "sidecar":
+                problems = await self.sidecar.replace(self.config)
+            else:
+                problems = await self.fleet.replace_one(self.plan, self.bounds, place.number)
+            if self._debug:
+                self._tell_log_level()
+            return problems
+
+    def note_recycle(self, place: Place, done: bool, text: str) -> None:
+        """Remember how a recycle went, for the snapshot."""
+        known = self._recycles.get(place)
+        done_count, failed_count = (known.done_count, known.failed_count) if known is not None else (0, 0)
+        self._recycles[place] = RecycleSnapshot(
+            place.role, place.number, done_count + done, failed_count + (not done), time.time(), text
+        )
 
     def stop(self, seconds: float) -> None:
         """Drain everything within `seconds`."""
@@ -107,11 +145,14 @@ class Service:
     def toggle_debug(self) -> None:
         """Log everything, here and in the workers, or again what the configuration says."""
         self._debug = not self._debug
+        log.warning("log level %s", self._tell_log_level())
+
+    def _tell_log_level(self) -> str:
         level = "debug" if self._debug else self.config.log.level
         logging.getLogger().setLevel(level.upper())
-        log.warning("log level %s", level)
         for child in self._children():
             child.tell(control.LogLevel(level))
+        return level
 
     def dump_stacks(self) -> None:
         """Have every worker print the stacks of its threads."""

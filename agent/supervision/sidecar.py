@@ -30,23 +30,46 @@ class Sidecar:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.child: Child | None = None
+        self._successor: Child | None = None
+        self._stopping = False
         self._nursery = nursery
         self._slots = SlotPool("blobedge-sidecar")
         self._reports: dict[str, ReportSnapshot] = {}
 
     def begin(self, config: Config) -> None:
         """Start one; one that runs already is stopped. Reports stay until there are newer ones."""
-        self.stop()
+        if self.child is not None:
+            self.child.stop(STOP_SECONDS)
+        self.child = self._start(config)
 
+    async def replace(self, config: Config) -> list[str]:
+        """Start another one, and stop the old one when it is ready. Returns why not; then the old one goes on."""
+        self._successor = child = self._start(config)
+        with trio.move_on_after(policy.START_SECONDS_MAX):
+            await child.wait_serving()
+        self._successor = None
+        if self._stopping:
+            return ["the service was stopped"]
+        leaving = child
+        if child.ready.is_set() and self.child is not None:
+            leaving, self.child = self.child, child
+        leaving.stop(STOP_SECONDS)
+        return [] if self.child is child else [f"the new sidecar did not get ready ({child.last_exit or 'in time'})"]
+
+    def _start(self, config: Config) -> Child:
         def launch(slot_fd: int) -> Launch:
             return Launch(COMMAND, settings(config, slot_fd), ())
 
-        self.child = Child("sidecar", 0, self._slots.take(), launch, self._gave_up, self._take)
-        self._nursery.start_soon(self._run, self.child)
+        child = Child("sidecar", 0, self._slots.take(), launch, self._gave_up, self._take)
+        self._nursery.start_soon(self._run, child)
+        return child
 
     def stop(self) -> None:
-        if self.child is not None:
-            self.child.stop(STOP_SECONDS)
+        """No sidecar any more."""
+        self._stopping = True
+        for child in (self.child, self._successor):
+            if child is not None:
+                child.stop(STOP_SECONDS)
 
     def reports(self) -> tuple[ReportSnapshot, ...]:
         return tuple(self._reports.values())
@@ -65,4 +88,7 @@ class Sidecar:
         self._reports[report.topic] = ReportSnapshot(report.topic, time.time(), report.document)
 
     def _gave_up(self, child: Child, action: policy.GiveUp) -> None:
-        log.error("%s is given up, the service goes on without it: %s", child.name, action.reason)
+        if child is self._successor:
+            log.warning("%s: a successor cannot take over: %s", child.name, action.reason)
+        else:
+            log.error("%s is given up, the service goes on without it: %s", child.name, action.reason)

@@ -25,6 +25,19 @@ class ProcessSnapshot:
     last_exit: str  # in words, "" if it never ended
     heartbeat_age_seconds: float | None  # None before the first
     uptime_seconds: float | None  # since it was ready; None before
+    memory_bytes: int | None = None  # resident and its own, at the last look of recycle.py; None before
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleSnapshot:
+    """What was done at one place about processes that held more memory than limits.memory_mib_max."""
+
+    role: Literal["worker", "sidecar"]
+    number: int
+    done_count: int  # since the supervisor started; it falls never
+    failed_count: int  # no successor served, the old process went on
+    at: float  # Unix time of the last one
+    last: str  # how that went, with its figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,7 @@ class ServiceSnapshot:
     mounts: tuple[MountSnapshot, ...]
     reports: tuple[ReportSnapshot, ...]
     last_reload: ReloadSnapshot | None
+    recycles: tuple[RecycleSnapshot, ...] = ()  # of the places that had one
 
 
 class Service(Protocol):

@@ -20,6 +20,7 @@ from agent.problems import EXIT_CONFIG
 from agent.supervision import policy, systemd
 from agent.supervision.fleet import Fleet
 from agent.supervision.plan import Plan
+from agent.supervision.recycle import recycle_leaks
 from agent.supervision.service import LoadPlan, Service
 from agent.supervision.sidecar import Sidecar
 from agent.supervision.sockets import adopt, bind_all, store_all
@@ -79,6 +80,7 @@ async def supervise(
                         service.sidecar.begin(plan.config)
                     helpers.start_soon(signals.handle, received)
                     helpers.start_soon(manager.watchdog)
+                    helpers.start_soon(recycle_leaks, service)
                     helpers.start_soon(_announce, service, announce, manager)
                     for companion in companions:
                         helpers.start_soon(companion, service)

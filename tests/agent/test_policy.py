@@ -112,6 +112,19 @@ def test_a_boot_failure_is_not_repeated(event: Event) -> None:
     assert policy.deadline == math.inf
 
 
+def test_a_boot_failure_after_it_served_is_tried_again_with_pauses() -> None:
+    """The settings were good: what hinders it now, a mount that is away, may pass."""
+    policy, now = running(), BEGIN + SHORT_LIFE_SECONDS
+    assert policy.step([Exited(-9)], now) == [Spawn()]
+    for _ in range(10 * CRASHES_COUNT_MAX):
+        assert policy.step([BootFailed("no such directory")], now) == []
+        actions = policy.step([Exited(EXIT_BOOT_FAILED)], now)
+        now = max(now, policy.deadline) if not actions else now
+        assert actions == [Spawn()] or policy.step([], now) == [Spawn()]
+    assert policy.step([Exited(EXIT_BOOT_FAILED)], now) == []
+    assert policy.deadline == now + PAUSE_SECONDS_MAX
+
+
 def test_the_ladder_for_a_worker_that_hangs() -> None:
     policy = running()
     policy.step([Beat(BEGIN + 3)], BEGIN + 3)
