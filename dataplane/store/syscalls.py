@@ -11,6 +11,8 @@ import os
 import struct
 from typing import Any, Final
 
+from dataplane.store import walk
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
@@ -41,6 +43,7 @@ class _OpenHow(ctypes.Structure):
 
 # The argument for each pair of flags and mode; the reference keeps its structure alive.
 _HOWS: dict[tuple[int, int], Any] = {}
+_ABSENT: list[bool] = []  # not empty: this process has no openat2, asking again costs more than remembering
 
 
 def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, quick: bool = False) -> int:
@@ -48,8 +51,11 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, quick: bool 
 
     Returns the descriptor or minus the errno: misses are frequent on the read path, and an exception costs more than
     the call. EAGAIN (a rename raced with `..` resolution) is retried. `quick` keeps the interpreter lock: on a local
-    file system the call is shorter than getting the lock back from a busy thread.
+    file system the call is shorter than getting the lock back from a busy thread. Where openat2 itself is missing
+    (ENOSYS) the same is done name by name (walk.py).
     """
+    if _ABSENT:
+        return walk.open_beneath(dir_fd, path, flags, mode, quick=quick)
     call = _syscall_at_once if quick else _syscall
     how = _HOWS.get((flags, mode))
     if how is None:
@@ -59,7 +65,10 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, quick: bool 
         if fd >= 0:
             return fd
         code = ctypes.get_errno()
-        if code not in (11, 4):  # EAGAIN, EINTR
+        if code == errno.ENOSYS:
+            _ABSENT.append(True)
+            return walk.open_beneath(dir_fd, path, flags, mode, quick=quick)
+        if code not in (errno.EAGAIN, errno.EINTR):
             return -code
 
 
