@@ -106,6 +106,8 @@ drain_idle_seconds: Final = 1.0  # a stopping worker lets a kept-alive connectio
 tls_handshake_seconds_max: Final = 10.0
 tls_shutdown_seconds_max: Final = 30.0  # includes sending what a closing connection still holds
 write_buffer_bytes_max: Final = 256 * KIB  # answers that a client does not take; then its next request waits
+outbox_answers_max: Final = 16  # answers that wait for each other; the first by so many times 50 us at most
+outbox_answer_bytes_max: Final = 64 * KIB + 16 * KIB  # an inline file with its head; longer ones go out at once
 
 # --- file bodies (ours) ---
 file_inline_bytes_max: Final = 64 * KIB  # a file body up to here goes out with its head in one write

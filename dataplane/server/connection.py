@@ -119,6 +119,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """A client may close its half after a whole request and still gets its answer (not so on TLS)."""
         self._eof = True
+        self._sender.flush()  # the transport closes itself when this returns False
         if self._state is not _BUSY or self._secure:
             return False
         if self._intake is not None:
@@ -156,6 +157,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close now; a handler that runs is cancelled, a body that is incomplete fails."""
         self._stop_request()
+        self._sender.flush()
         self._transport.abort()
 
     @property
@@ -171,6 +173,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         assert self._request is not None
         assert self._intake is not None
         if self._request.expects_continue and not self._intake.body.touched:
+            self._sender.flush()
             self._transport.write(CONTINUE)
         if not self._body_paused:
             self._deadline.set(self._context.options.body_idle_seconds_max)

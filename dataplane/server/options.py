@@ -12,6 +12,7 @@ from dataplane.server.answer import DateLine
 from dataplane.server.body import BodyReader, BufferPool, NoSource
 from dataplane.server.diskpool import DiskPool, DiskPools
 from dataplane.server.head import RawRequest
+from dataplane.server.outbox import Outbox
 
 if TYPE_CHECKING:
     from dataplane.server.connection import HttpConnection
@@ -75,6 +76,7 @@ class ServerContext:
     emptied: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever the last connection has gone
     try_sync: TrySync | None = field(init=False)
     date: DateLine = field(init=False)
+    outbox: Outbox = field(init=False)
     receive_buffer: memoryview = field(init=False)
     file_buffer: memoryview = field(init=False)  # what is read in the loop and written at once
     empty_body: BodyReader = field(init=False)  # of all requests without one; reading it changes nothing
@@ -82,6 +84,7 @@ class ServerContext:
     def __post_init__(self) -> None:
         self.try_sync = getattr(self.app, "try_sync", None)
         self.date = DateLine(self.clock)
+        self.outbox = Outbox(self.loop)
         self.empty_body = BodyReader(0, NoSource(), self.buffers)
         self.file_buffer = memoryview(bytearray(limits.tls_slice_bytes_max))
         self.receive_buffer = memoryview(bytearray(limits.receive_buffer_bytes))

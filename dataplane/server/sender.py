@@ -1,6 +1,6 @@
 """Answers onto a connection: bytes in one write with their head, files by the cheapest way that cannot stall the loop.
 
-- bytes, and files up to 64 KiB that the page cache has: one write with the head, before `send` returns;
+- bytes, and files up to 64 KiB that the page cache has: one write with the head, in this turn of the loop (outbox.py);
 - short cold files: read on a data thread, then the same;
 - longer files on plain TCP: FileTransfer (sendfile);
 - longer files on TLS: slices, read from the cache or on a thread, each taken by the client before the next is read.
@@ -34,8 +34,8 @@ class AnswerSender:
     """Sends one answer at a time. `sent(error)` tells the end of those that `send` did not finish itself;
     `progress()`, that the client took bytes. `begun` is whether any byte of the present answer was written."""
 
-    __slots__ = ("_context", "_progress", "_resumed", "_secure", "_sent", "_task", "_transfer", "_transport", "_unsent",
-                 "begun", "paused")  # fmt: skip
+    __slots__ = ("_context", "_held", "_progress", "_resumed", "_secure", "_sent", "_task", "_transfer", "_transport",
+                 "_unsent", "begun", "paused")  # fmt: skip
 
     def __init__(
         self,
@@ -54,12 +54,13 @@ class AnswerSender:
         self._transfer: FileTransfer | None = None
         self._resumed: asyncio.Future[None] | None = None
         self._unsent = 0
+        self._held = b""  # an answer that waits for the end of the loop's turn
         self.paused = False
         self.begun = False
         transport.set_write_buffer_limits(high=limits.write_buffer_bytes_max)
 
     def send(self, response: Response, *, head_only: bool, close: bool) -> bool:
-        """True when the answer is in the kernel's or the transport's hands, False when `sent` told or will tell.
+        """True when the answer is out of our hands but for `flush`, False when `sent` told or will tell.
 
         Raises AnswerError, BlobError ServerBusy, OSError, FileTruncated before anything was written; the file is
         closed then.
@@ -69,24 +70,31 @@ class AnswerSender:
         if not isinstance(body, FileBody):
             head = answer_head(response, self._context.date, close=close)
             bare = head_only or response.status in _WITHOUT_BODY
-            self._write(head if bare else head + body)
+            self._write_soon(head if bare else head + body, close)
             return True
         kept = False
         try:
             head = answer_head(response, self._context.date, close=close)
             if head_only or not body.length or response.status in _WITHOUT_BODY:
-                self._write(head)
+                self._write_soon(head, close)
                 return True
             if body.length <= limits.file_inline_bytes_max:
                 data = read_cached(body, self._context.options.quick_reads, self._context.file_buffer)
                 if data is not None:
-                    self._write(b"".join((head, data)))
+                    self._write_soon(b"".join((head, data)), close)
                     return True
             kept = self._start(head, body)
         finally:
             if not kept:
                 os.close(body.fd)
         return False
+
+    def flush(self) -> None:
+        """Write the answer that is held. Whoever else uses the transport calls this first."""
+        if self._held:
+            data, self._held = self._held, b""
+            if not self._transport.is_closing():
+                self._transport.write(data)
 
     def pause(self) -> None:
         """The transport holds more than it wants to."""
@@ -99,6 +107,7 @@ class AnswerSender:
 
     def note_unsent(self) -> None:
         """Remember how much the transport holds, for `took_some`."""
+        self.flush()
         self._unsent = self._transport.get_write_buffer_size()
 
     def took_some(self) -> bool:
@@ -117,10 +126,22 @@ class AnswerSender:
 
     def _write(self, data: bytes) -> None:
         self.begun = True
+        self.flush()
         self._transport.write(data)
+
+    def _write_soon(self, data: bytes, close: bool) -> None:
+        """Write a whole answer at the end of this turn of the loop, or now when waiting would serve nobody."""
+        context = self._context
+        if close or self._held or context.counters.open < 2 or len(data) > limits.outbox_answer_bytes_max:
+            self._write(data)
+            return
+        self.begun = True
+        self._held = data
+        context.outbox.add(self)
 
     def _start(self, head: bytes, body: FileBody) -> bool:
         """Begin what takes more than one turn of the loop; the descriptor is its own from now on."""
+        self.flush()
         plain_long = body.length > limits.file_inline_bytes_max and not self._secure
         if plain_long:
             quick = self._context.options.quick_reads
