@@ -131,7 +131,7 @@ class Child:
         """Keep the worker alive; returns when it was asked to stop and is gone, or when it is given up."""
         try:
             async with trio.open_nursery() as nursery:
-                while self.state not in (State.STOPPED, State.FAILED):
+                while not self._policy.over:
                     happened = await self._happened()
                     events = [policy.Beat(self.slot.slot.heartbeat_ns / 1e9), *happened]
                     for action in self._policy.step(events, time.monotonic()):

@@ -17,6 +17,7 @@ when to ask again though nothing happens. The states and what each event does in
     any        StopAsked          STOPPING   SendStop, or nothing to stop: STOPPED
     STOPPING   Exited             STOPPED
     STOPPING   deadline passed    STOPPING   Signal(SIGKILL), again every second
+    FAILED     still there        FAILED     Signal(SIGKILL), again every second: it said BootFailed and did not end
 
 A pause doubles from PAUSE_SECONDS to PAUSE_SECONDS_MAX with each short life in a row. The first short life is free: a
 worker that was killed from outside is back within its own start-up time.
@@ -93,6 +94,12 @@ class StopAsked:
     seconds: float
 
 
+_NOT_GONE: Final = {
+    State.ABORTING: "did not end at SIGABRT",
+    State.STOPPING: "did not drain in time",
+    State.FAILED: "cannot serve and did not end",
+}
+
 Event = Ready | BootFailed | Exited | Beat | StopAsked
 
 
@@ -142,6 +149,11 @@ class Policy:
         self._short_lives = 0
         self._killing = False
 
+    @property
+    def over(self) -> bool:
+        """Whether there is no process, and never will be one."""
+        return not self._alive and self.state in (State.STOPPED, State.FAILED)
+
     def step(self, events: Iterable[Event], now: float) -> list[Action]:
         """Take in the events, oldest first, then whatever is due at `now` (seconds on a monotonic clock)."""
         slept = now > self.deadline + LATE_SECONDS
@@ -168,7 +180,7 @@ class Policy:
                     self._enter(State.RUNNING, now + HEARTBEAT_SECONDS_MAX)
             case BootFailed(reason):
                 if self.state is State.STARTING and not self._ever_ready:
-                    self._enter(State.FAILED, math.inf)
+                    self._enter(State.FAILED, now + ABORT_SECONDS)
                     return [GiveUp(reason, operator=True)]
             case StopAsked(seconds):
                 return self._stop(seconds, now)
@@ -177,6 +189,8 @@ class Policy:
         return []
 
     def _stop(self, seconds: float, now: float) -> list[Action]:
+        if self.state is State.FAILED:  # it ends without being asked
+            return []
         if not self._alive:
             self._enter(State.STOPPED, math.inf)
             return []
@@ -190,6 +204,7 @@ class Policy:
             self._enter(State.STOPPED, math.inf)
             return []
         if self.state is State.FAILED:
+            self.deadline = math.inf
             return []
         if status == EXIT_BOOT_FAILED and not self._ever_ready:
             self._enter(State.FAILED, math.inf)
@@ -217,12 +232,12 @@ class Policy:
             case State.RUNNING:
                 self._enter(State.ABORTING, now + ABORT_SECONDS)
                 return [Signal(signal.SIGABRT, f"no heartbeat for {now - self._beat_at:.0f} s")]
-            case State.ABORTING | State.STOPPING:
-                why = "did not drain in time" if self.state is State.STOPPING else "did not end at SIGABRT"
+            case State.ABORTING | State.STOPPING | State.FAILED if self._alive:
+                why = _NOT_GONE[self.state]
                 first, self._killing = not self._killing, True
                 self.deadline = now + KILL_AGAIN_SECONDS
                 return [Signal(signal.SIGKILL, why if first else "still there")]
-            case State.STOPPED | State.FAILED:
+            case _:
                 self.deadline = math.inf
         return []
 

@@ -2,13 +2,16 @@
 real one, without a store. Modes (first argument) let it misbehave.
 
 ok        serve
-crash     end with an exception before Ready
+crash     end with a status of its own before Ready
+mute      never say Ready
 refuse    say Failed and exit with the boot failure code
 silent    exit with the boot failure code and say nothing
 hang      get ready, beat once, then never again; SIGABRT is ignored too
 stubborn  serve, but ignore Stop
+leak      serve, and hold LEAK_MIB more at each turn, up to LEAK_MIB_MAX
 
-An account with the name "refuse" is the mode refuse too, so that a reload can ask for it.
+An account with the name "refuse" is the mode refuse too, so that a reload can ask for it. A file MODE_FILE in the
+account's root has the mode of those that start from then on.
 """
 
 import contextlib
@@ -19,10 +22,15 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 from dataplane.ipc.control import EXIT_BOOT_FAILED, Channel, Failed, LogLevel, Ready, Start, Stop
 from dataplane.ipc.settings import Settings, from_json
 from dataplane.ipc.slots import Counter, Slot
+
+LEAK_MIB = 16
+LEAK_MIB_MAX = 160  # a test that fails does not take the machine with it
+MODE_FILE = "mode-of-the-next"
 
 
 def main() -> int:
@@ -34,8 +42,13 @@ def main() -> int:
     start = channel.receive()
     assert isinstance(start, Start)
     settings = from_json(start.settings)
+    override = Path(settings.accounts[0].root, MODE_FILE)
+    if override.exists():
+        mode = override.read_text()
     if mode == "crash":
         return 17
+    if mode == "mute":
+        time.sleep(3600)
     if settings.accounts[0].name == "refuse":
         mode = "refuse"
     if mode == "refuse":
@@ -49,17 +62,20 @@ def main() -> int:
     if mode == "hang":
         signal.signal(signal.SIGABRT, signal.SIG_IGN)
         time.sleep(3600)
-    serve(settings, channel, slot, obey=mode != "stubborn")
+    serve(settings, channel, slot, obey=mode != "stubborn", leak=mode == "leak")
     return 0
 
 
-def serve(settings: Settings, channel: Channel, slot: Slot, *, obey: bool) -> None:
+def serve(settings: Settings, channel: Channel, slot: Slot, *, obey: bool, leak: bool) -> None:
     """Answer connections until Stop or the supervisor's end."""
     listeners = [socket.socket(fileno=listener.fd) for listener in settings.listeners]
     watched: list[socket.socket | int] = [*listeners, channel.fileno()]
+    held: list[bytes] = []
     while True:
         readable, _, _ = select.select(watched, [], [], 0.1)
         slot.beat(time.monotonic_ns())
+        if leak and len(held) * LEAK_MIB < LEAK_MIB_MAX:
+            held.append(b"x" * (LEAK_MIB << 20))
         if channel.fileno() in readable:
             message = channel.receive()
             if isinstance(message, LogLevel):

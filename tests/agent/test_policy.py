@@ -110,6 +110,20 @@ def test_a_boot_failure_is_not_repeated(event: Event) -> None:
     assert action.operator
     assert policy.step([Exited(EXIT_BOOT_FAILED)], BEGIN + 1) == []
     assert policy.deadline == math.inf
+    assert policy.over
+
+
+def test_one_that_cannot_serve_and_does_not_end_is_killed() -> None:
+    policy = Policy()
+    policy.step([], BEGIN)
+    policy.step([BootFailed("no such directory")], BEGIN)
+    assert not policy.over
+    assert policy.step([StopAsked(100)], BEGIN) == []
+    for at in (BEGIN + ABORT_SECONDS, BEGIN + ABORT_SECONDS + KILL_AGAIN_SECONDS):
+        assert policy.deadline == at
+        assert signals(policy.step([], at)) == [signal.SIGKILL]
+    assert policy.step([Exited(-9)], BEGIN + 20) == []
+    assert policy.over
 
 
 def test_a_boot_failure_after_it_served_is_tried_again_with_pauses() -> None:
