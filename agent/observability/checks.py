@@ -112,10 +112,22 @@ def certificate(seen: Certificate, now: float, days_min: int) -> Check:
     details = {"expires_at": seen.expires_at, "days": round(days, 1), "renewed": seen.renewed}
     mend = "its file has a later one: reload" if seen.renewed else "renew it"
     if days <= 0:
-        return Check("certificate", "failing", f"the certificate expired {-days:.1f} days ago: {mend}", details)
+        return Check(
+            "certificate", "failing", f"the certificate expired {_span(now - seen.expires_at)} ago: {mend}", details
+        )
     if days < days_min:
-        return Check("certificate", "degraded", f"the certificate expires in {days:.1f} days: {mend}", details)
+        return Check(
+            "certificate", "degraded", f"the certificate expires in {_span(seen.expires_at - now)}: {mend}", details
+        )
     return Check("certificate", "ok", "", details)
+
+
+def _span(seconds: float) -> str:
+    """A length of time in the unit that a person would take."""
+    for unit, size in (("days", DAY_SECONDS), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def descriptors(seen: Sequence[Descriptors]) -> Check:

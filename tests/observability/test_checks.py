@@ -57,8 +57,9 @@ def test_a_file_system_without_a_number_of_inodes_has_enough() -> None:
     ("seen", "status", "reason"),
     [
         (Certificate(15 * DAY), "ok", ""),
-        (Certificate(13 * DAY), "degraded", "expires in 13.0 days"),
-        (Certificate(-1 * DAY), "failing", "expired 1.0 days ago"),
+        (Certificate(13 * DAY), "degraded", "expires in 13 days: renew it"),
+        (Certificate(-1 * DAY), "failing", "expired 24 hours ago: renew it"),
+        (Certificate(-90, renewed=True), "failing", "expired 90 seconds ago: its file has a later one: reload"),
         (Certificate(None, "No such file"), "degraded", "No such file"),
     ],
 )
