@@ -1,6 +1,7 @@
 """Run the supervisor over stub_worker.py: `run_supervisor.py MODE ROOT WORKERS DRAIN_SECONDS`.
 
-Its patience with silent workers is a second here instead of ten, so that a test of it takes a second. At SIGHUP it
+Its patience with silent workers is a second here instead of ten, so that a test of it takes a second, and in the mode
+"mute" so is its patience with starts. At SIGHUP it
 reads ROOT/reload.json: `account`, `workers`, `listen`, each as before if it is not there; `mistake` refuses the whole.
 """
 
@@ -20,13 +21,17 @@ from agent.supervision.supervisor import announce_ready, supervise
 
 HEARTBEAT_SECONDS_MAX = 1.0
 ABORT_SECONDS = 0.2
+START_SECONDS_MAX = 0.5
 KEY = "c2l4dGVlbiBieXRlcyBvciBtb3Jl"
 LISTEN = "http://127.0.0.1:0"
 
 
 def main() -> int:
     mode, root, workers, drain_seconds = sys.argv[1:]
-    for name, seconds in (("HEARTBEAT_SECONDS_MAX", HEARTBEAT_SECONDS_MAX), ("ABORT_SECONDS", ABORT_SECONDS)):
+    patience = {"HEARTBEAT_SECONDS_MAX": HEARTBEAT_SECONDS_MAX, "ABORT_SECONDS": ABORT_SECONDS}
+    if mode == "mute":
+        patience["START_SECONDS_MAX"] = START_SECONDS_MAX
+    for name, seconds in patience.items():
         setattr(policy, name, seconds)
     logging.basicConfig(level="DEBUG", format=LOG_FORMAT)
 

@@ -14,8 +14,9 @@ from typing import IO
 import pytest
 
 from agent.problems import EXIT_CONFIG
-from agent.supervision.policy import STOP_GRACE_SECONDS
-from tests.agent.run_supervisor import HEARTBEAT_SECONDS_MAX
+from agent.supervision.policy import CRASHES_COUNT_MAX, STOP_GRACE_SECONDS
+from agent.supervision.supervisor import EXIT_GAVE_UP
+from tests.agent.run_supervisor import HEARTBEAT_SECONDS_MAX, START_SECONDS_MAX
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ANSWER_SECONDS_MAX = 20.0
@@ -160,8 +161,33 @@ def test_a_boot_failure_stops_the_service_with_its_reason(start: Start, mode: st
 
 def test_a_worker_that_always_crashes_stops_the_service(start: Start) -> None:
     supervised = start("crash", workers=1)
-    assert supervised.process.wait(ANSWER_SECONDS_MAX) == 1
-    assert "exit code 17" in supervised.log.read_text()
+    assert supervised.process.wait(ANSWER_SECONDS_MAX) == EXIT_GAVE_UP
+    text = supervised.log.read_text()
+    assert f"blobedge: a worker ended {CRASHES_COUNT_MAX} times in a row at its start (exit code 17)" in text
+    assert text.count("worker 0: pid") == CRASHES_COUNT_MAX
+
+
+def test_a_worker_that_never_gets_ready_stops_the_service(start: Start) -> None:
+    """Each start is aborted, so that its stacks could be read; the last reason is the service's."""
+    supervised = start("mute", workers=1)
+    assert supervised.process.wait(ANSWER_SECONDS_MAX) == EXIT_GAVE_UP
+    text = supervised.log.read_text()
+    assert text.count(f"not ready after {START_SECONDS_MAX:g} s; SIGABRT") == CRASHES_COUNT_MAX
+    assert f"blobedge: a worker ended {CRASHES_COUNT_MAX} times in a row at its start (signal SIGABRT)" in text
+    assert supervised.stdout.read() == ""
+
+
+def test_a_worker_that_is_stopped_is_killed_and_replaced(start: Start) -> None:
+    """A process that SIGSTOP holds does not take SIGABRT; SIGKILL it cannot refuse."""
+    supervised = start(workers=1)
+    address = supervised.address()
+    victim = ask(address)
+    os.kill(victim, signal.SIGSTOP)
+    assert ask(address) != victim
+    text = supervised.log.read_text()
+    assert text.index("no heartbeat for 1 s; SIGABRT") < text.index("did not end at SIGABRT; SIGKILL")
+    assert gone(victim)
+    assert supervised.end() == 0
 
 
 def test_a_worker_that_hangs_is_aborted_killed_and_replaced(start: Start) -> None:
