@@ -1,0 +1,84 @@
+"""Where a blob is, and what happens to it next: one table, pure.
+
+A row of the queue has a Residency and, while something keeps it from going on, a Hold:
+
+    residency   meaning                                              bytes here   bytes in the cloud
+    LOCAL       no rule sends it to the cloud                        yes          no
+    QUEUED      this version is to be sent                           yes          not this version
+    COPIED      sent, and verified there by length and MD5           yes          yes
+    REMOTE      a stub here                                          no           yes
+    RECALLING   on its way back                                      partly       yes
+    GOING       deleted here, to be deleted in the cloud             no           yes
+
+    residency   event        next       what it was
+    any         CHANGED      QUEUED     written here, or by another program on the mount; a rule sends it
+    any         KEPT         LOCAL      the same, and no rule sends it
+    any         DELETED      GOING      deleted here, and a rule deletes it in the cloud; else the row goes
+    QUEUED      COPIED       COPIED     the upload was verified, and the blob is still the version that was sent
+    COPIED      EVICTED      REMOTE     its bytes were replaced by a stub, under the lock
+    REMOTE      RECALLED     RECALLING  somebody wants it here
+    RECALLING   ARRIVED      COPIED     its bytes are here again, verified
+    RECALLING   STAYED       REMOTE     the recall failed; the stub is as it was
+    COPIED      LOST         QUEUED     the cloud does not have it any more (a reconciliation found out)
+
+Bytes go away here only out of COPIED. A change always wins: an upload that ends after the blob changed leaves QUEUED.
+A Hold is orthogonal: WAITING for its next try, OPERATOR for what a person has to mend (credentials, permission,
+container), POISON for what will never go. Rejected: holds as residencies, which makes a table of every pair.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Residency(StrEnum):
+    """Where the bytes of a blob's present version are."""
+
+    LOCAL = "local"
+    QUEUED = "queued"
+    COPIED = "copied"
+    REMOTE = "remote"
+    RECALLING = "recalling"
+    GOING = "going"
+
+
+class Hold(StrEnum):
+    """Why a row is not worked on now."""
+
+    NONE = ""
+    WAITING = "waiting"
+    OPERATOR = "operator"
+    POISON = "poison"
+
+
+class Event(StrEnum):
+    """What happens to a blob."""
+
+    CHANGED = "changed"
+    KEPT = "kept"
+    DELETED = "deleted"
+    COPIED = "copied"
+    EVICTED = "evicted"
+    RECALLED = "recalled"
+    ARRIVED = "arrived"
+    STAYED = "stayed"
+    LOST = "lost"
+
+
+_ANY: Final = tuple(Residency)
+
+TABLE: Final[dict[tuple[Residency, Event], Residency]] = {
+    **{(residency, Event.CHANGED): Residency.QUEUED for residency in _ANY},
+    **{(residency, Event.KEPT): Residency.LOCAL for residency in _ANY},
+    **{(residency, Event.DELETED): Residency.GOING for residency in _ANY},
+    (Residency.QUEUED, Event.COPIED): Residency.COPIED,
+    (Residency.COPIED, Event.EVICTED): Residency.REMOTE,
+    (Residency.REMOTE, Event.RECALLED): Residency.RECALLING,
+    (Residency.RECALLING, Event.ARRIVED): Residency.COPIED,
+    (Residency.RECALLING, Event.STAYED): Residency.REMOTE,
+    (Residency.COPIED, Event.LOST): Residency.QUEUED,
+}
+
+
+def after(residency: Residency, event: Event) -> Residency | None:
+    """Where a blob is after an event; None when the event says nothing of a blob that is there (it came too late)."""
+    return TABLE.get((residency, event))
