@@ -123,7 +123,7 @@ def rollback(prefix: Prefix = None) -> None:
     from agent.tuning import apply as machine
 
     for key in machine.rollback(_roots(prefix)):
-        print(f"blobedge: {key} is not there now; there is nothing to restore", file=sys.stderr)
+        print(f"blobedge: {key} is gone, or somebody else's by now; it was left", file=sys.stderr)
 
 
 @tune.command()

@@ -7,13 +7,13 @@ rollback is exact from any point. One at a time, by a lock on the record's direc
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from agent.problems import OperatorError, Problem
-from agent.tuning import knobs, record
+from agent.tuning import combine, knobs, record
 from agent.tuning.knobs import Roots
 from agent.tuning.planner import Plan
 from agent.tuning.record import Entry, Record
@@ -55,55 +55,60 @@ def apply(roots: Roots, plan: Plan) -> None:
 
 
 def apply_recorded(roots: Roots) -> list[str]:
-    """At boot: set what was applied before. Returns keys whose device is not there (yet). Raises OperatorError."""
+    """At boot: set what was applied before, and the drop-in; what is better by then, or somebody's choice, stays.
+
+    Returns keys whose device is not there (yet). What the kernel refuses keeps nothing else from being set. Raises
+    OperatorError with every refusal.
+    """
     with _alone(roots), _refusals():
         recorded = record.load(roots)
         if recorded is None:
             return []
-        missing = []
-        for key, entry in recorded.entries.items():
-            found = knobs.read(roots, key)
-            if found is None:
-                missing.append(key)
-            elif found != entry.new:
-                _set(roots, key, entry.new)
-        return missing
+        if _drop_in_drift(roots, recorded):
+            record.save(roots, recorded)
+        found = {key: knobs.read(roots, key) for key in recorded.entries}
+        wanted = {
+            key: combine.at_boot(key, value, recorded.entries[key].new)
+            for key, value in found.items()
+            if value is not None
+        }
+        _set_all(roots, {key: value for key, value in wanted.items() if value != found[key]})
+        return [key for key, value in found.items() if value is None]
 
 
 def verify(roots: Roots) -> list[Drift]:
     """What is not as it was applied; empty too if nothing is applied. As any user."""
     recorded = record.load(roots)
-    entries = recorded.entries if recorded is not None else {}
-    found = {key: knobs.read(roots, key) for key in entries}
-    return [Drift(key, entry.new, found[key]) for key, entry in entries.items() if found[key] != entry.new]
+    if recorded is None:
+        return []
+    found = {key: knobs.read(roots, key) for key in recorded.entries}
+    drift = [Drift(key, entry.new, found[key]) for key, entry in recorded.entries.items() if found[key] != entry.new]
+    return drift + _drop_in_drift(roots, recorded)
 
 
 def rollback(roots: Roots) -> list[str]:
-    """Restore every value from before the first apply, forget the record; returns the keys that are not there any more.
+    """Restore every value from before the first apply, and forget the record.
 
-    Does nothing without a record. What the kernel refuses does not keep the rest from being restored. Raises
-    OperatorError with every refusal; the record is then kept, so that it can be tried again.
+    Returns the keys that are left: not there any more, or somebody else's qdisc by now. Does nothing without a record.
+    What the kernel refuses does not keep the rest from being restored. Raises OperatorError with every refusal; the
+    record is then kept, so that it can be tried again.
     """
     with _alone(roots), _refusals():
         recorded = record.load(roots)
         if recorded is None:
             return []
         record.check_drop_in(roots)
-        missing: list[str] = []
-        problems: list[Problem] = []
+        left: list[str] = []
+        restored: dict[str, str] = {}
         for key, entry in reversed(list(recorded.entries.items())):
             found = knobs.read(roots, key)
-            if found is None:
-                missing.append(key)
+            if found is None or knobs.is_foreign(key, found):
+                left.append(key)
             elif found != entry.old:
-                try:
-                    _set(roots, key, entry.old)
-                except OperatorError as error:
-                    problems += error.problems
-        if problems:
-            raise OperatorError(problems)
+                restored[key] = entry.old
+        _set_all(roots, restored)
         record.save(roots, None)
-        return missing
+        return left
 
 
 def _merged(roots: Roots, before: Record | None, plan: Plan) -> Record:
@@ -113,11 +118,35 @@ def _merged(roots: Roots, before: Record | None, plan: Plan) -> Record:
     entries: dict[str, Entry] = {}
     for key, entry in known.items():
         found = knobs.read(roots, key)
-        entries[key] = entry if found is None else Entry(entry.old, found, entry.reason)
+        if found is None or knobs.is_foreign(key, found):
+            entries[key] = entry
+        else:
+            entries[key] = Entry(entry.old, found, entry.reason)
     for key, change in changed.items():
         old = known[key].old if key in known else change.old
         entries[key] = Entry(old, change.new, change.reason)
     return Record(plan.profile, dict(sorted(entries.items(), key=lambda item: order_of(item[0]))))
+
+
+def _drop_in_drift(roots: Roots, recorded: Record) -> list[Drift]:
+    """The drop-in itself: without it the next boot would start without these values."""
+    try:
+        found = roots.drop_in.read_text()
+    except FileNotFoundError:
+        return [Drift(str(roots.drop_in), "as written", None)]
+    return [] if found == record.drop_in_text(recorded) else [Drift(str(roots.drop_in), "as written", "changed")]
+
+
+def _set_all(roots: Roots, values: Mapping[str, str]) -> None:
+    """Set all that can be set. Raises OperatorError with every refusal of the kernel."""
+    problems: list[Problem] = []
+    for key, value in values.items():
+        try:
+            _set(roots, key, value)
+        except OperatorError as error:
+            problems += error.problems
+    if problems:
+        raise OperatorError(problems)
 
 
 def _set(roots: Roots, key: str, value: str) -> None:
@@ -129,7 +158,7 @@ def _set(roots: Roots, key: str, value: str) -> None:
             raise
         raise OperatorError(f"the kernel refuses {key} = {value}: {error.strerror}") from None
     found = knobs.read(roots, key)
-    if found != value:
+    if not knobs.holds(key, found, value):
         raise OperatorError(f"{key} is {found} after it was set to {value}: something else manages it")
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from agent.tuning import links
 from agent.tuning.mounts import nfs_mounts
+from agent.tuning.settings import KERNEL_QDISCS
 
 _MASK_GROUP_DIGITS: Final = 8  # the kernel's bitmaps are written in groups of 32 bits
 
@@ -74,6 +75,18 @@ def write(roots: Roots, key: str, value: str) -> None:
         os.write(descriptor, f"{text}\n".encode())
     finally:
         os.close(descriptor)
+
+
+def is_foreign(key: str, found: str) -> bool:
+    """Whether somebody attached it to a device by hand: it has a handle then, and cannot be set from here."""
+    return key.startswith("qdisc:") and ":" in found
+
+
+def holds(key: str, found: str | None, value: str) -> bool:
+    """Whether a value that was set is there. A kernel's default qdisc is whichever the kernel has by now."""
+    if found is not None and key.startswith("qdisc:") and value in KERNEL_QDISCS:
+        return not is_foreign(key, found)
+    return found == value
 
 
 def writable(roots: Roots, key: str) -> bool:

@@ -55,12 +55,17 @@ def qdisc(device: str) -> str | None:
 
 
 def set_qdisc(device: str, value: str) -> None:
-    """Attach a qdisc as ours; a kernel's default comes back by taking ours off. Raises OSError."""
+    """Attach a qdisc as ours, or bring the kernel's default of today back, whichever of them that is. What somebody
+    attached stays then. Raises OSError."""
     with _netlink() as ip:
         index = _index(ip, device)
         if value not in KERNEL_QDISCS:
-            _attach(ip, index, device, value)
-        elif any(entry[1] == OUR_HANDLE and entry[2] == TC_ROOT for entry in _qdiscs(ip, device)):
+            _attach(ip, index, value)
+            return
+        (handle,) = [entry[1] for entry in _qdiscs(ip, device) if entry[2] == TC_ROOT] or (0,)
+        if handle == 0:  # a default, but of the day when the device came up: the kernel only picks anew after another
+            _attach(ip, index, "pfifo")
+        if handle in (0, OUR_HANDLE):
             ip.tc("del", index=index, handle=OUR_HANDLE, parent=TC_ROOT)
 
 
@@ -95,7 +100,7 @@ def _rings(device: str) -> Any:
     return found if found.rx and found.tx and found.rx_max and found.tx_max else None
 
 
-def _attach(ip: IPRoute, index: int, device: str, value: str) -> None:
+def _attach(ip: IPRoute, index: int, value: str) -> None:
     kind, *child = value.split()
     ip.tc("replace", kind, index, handle=OUR_HANDLE, parent=TC_ROOT)
     if child:

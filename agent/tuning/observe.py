@@ -20,6 +20,7 @@ from agent.tuning.settings import DEVICE_KINDS, TABLE
 RTT_SAMPLES: Final = 3
 RTT_SECONDS_MAX: Final = 3.0  # to connect once; later than this there is no way to the cloud to tune for
 CONGESTION_AVAILABLE: Final = "net.ipv4.tcp_available_congestion_control"
+CONGESTION_ALLOWED: Final = "net.ipv4.tcp_allowed_congestion_control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,20 @@ def observe(roots: Roots, rtt_seconds: float | None) -> Observed:
         default_nic=default,
         rtt_seconds=rtt_seconds,
         mounts=mounts,
-        congestion=tuple((knobs.read(roots, CONGESTION_AVAILABLE) or "").split()),
+        congestion=congestion_controls(roots),
         fq=_has_fq(roots, values),
         values=values,
         read_only=frozenset(key for key in values if not knobs.writable(roots, key)),
     )
+
+
+def congestion_controls(roots: Roots) -> tuple[str, ...]:
+    """Those that can be made the default here: all that are loaded; in other network namespaces than the first, which
+    cannot write the list of allowed ones, those of that list (tcp_set_default_congestion_control of the kernel)."""
+    allowed = knobs.read(roots, CONGESTION_ALLOWED)
+    if allowed is not None and not knobs.writable(roots, CONGESTION_ALLOWED):
+        return tuple(allowed.split())
+    return tuple((knobs.read(roots, CONGESTION_AVAILABLE) or "").split())
 
 
 def measure_rtt(endpoint: str) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from agent.tuning import ports
+from agent.tuning import combine, ports
 from agent.tuning.observe import Nic, Observed
 from agent.tuning.settings import (
     DEVICE_KINDS,
@@ -18,6 +18,7 @@ from agent.tuning.settings import (
     KERNEL_CONGESTION,
     KERNEL_QDISCS,
     TABLE,
+    UNSET_MASK,
     Setting,
 )
 
@@ -31,7 +32,6 @@ BANDWIDTH_MBITS_ASSUMED: Final = 1000
 RTT_SECONDS_ASSUMED: Final = {"lan": 0.001, "wan-azure": 0.040, "vast-nfs": 0.040}
 CONNTRACK_RAM_BYTES: Final = 32768  # one entry for so much memory: the kernel's rule for 64 bits
 CONNTRACK_COUNT_MAX: Final = 1 << 20
-UNSET_MASK: Final = "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +117,13 @@ def _decide(row: Setting, key: str, observed: Observed, options: Options, buffer
         return _Goal(None, why)
     present = observed.values[key]
     if row.combine == "at-least":
-        return _Goal(_at_least(present, _number_goal(row, key, observed, buffer_bytes, present)))
+        return _Goal(combine.at_least(present, _number_goal(row, key, observed, buffer_bytes, present)))
     if row.combine == "below":
         return _keepalive(row, observed.values)
     if row.combine == "widen":
-        return _Goal(_widened(present, row.goal))
+        return _Goal(combine.widened(present, row.goal))
     if row.combine == "union":
-        return _Goal(ports.text(ports.parse(present) | options.listen_ports))
+        return _Goal(combine.union(present, ports.text(options.listen_ports)))
     return _word(row, key, observed, present)
 
 
@@ -163,20 +163,17 @@ def _buffer(observed: Observed, options: Options) -> tuple[int, str]:
     )
 
 
-def _number_goal(row: Setting, key: str, observed: Observed, buffer_bytes: int, present: str) -> list[int]:
+def _number_goal(row: Setting, key: str, observed: Observed, buffer_bytes: int, present: str) -> str:
     """The wanted numbers, as many as the value has."""
     if row.key == "rings":
         most = {f"rings:{nic.name}": nic.rings_max for nic in observed.nics}[key] or present
-        return [min(pair) for pair in zip(_numbers(row.goal), _numbers(most), strict=True)]
+        pairs = zip(combine.numbers(row.goal), combine.numbers(most), strict=True)
+        return " ".join(str(min(pair)) for pair in pairs)
     if row.key == "net.netfilter.nf_conntrack_max":
-        return [min(observed.ram_bytes // CONNTRACK_RAM_BYTES, CONNTRACK_COUNT_MAX)]
+        return str(min(observed.ram_bytes // CONNTRACK_RAM_BYTES, CONNTRACK_COUNT_MAX))
     if row.goal:
-        return _numbers(row.goal)
-    return [*([0] * (len(_numbers(present)) - 1)), buffer_bytes]
-
-
-def _at_least(present: str, goal: list[int]) -> str:
-    return " ".join(str(max(pair)) for pair in zip(_numbers(present), goal, strict=True))
+        return row.goal
+    return " ".join([*present.split()[:-1], str(buffer_bytes)])
 
 
 def _keepalive(row: Setting, values: Mapping[str, str]) -> _Goal:
@@ -189,19 +186,13 @@ def _keepalive(row: Setting, values: Mapping[str, str]) -> _Goal:
     return _Goal(str(min(int(values[row.key]), int(row.goal))))
 
 
-def _widened(present: str, goal: str) -> str:
-    low, high = _numbers(present)
-    wanted_low, wanted_high = _numbers(goal)
-    return f"{min(low, wanted_low)} {max(high, wanted_high)}"
-
-
 def _word(row: Setting, key: str, observed: Observed, present: str) -> _Goal:
     """What is one choice of several: taken only from a kernel's default."""
     if row.key in ("rps", "xps"):
         return _queue(row.key, key, observed, present)
     if row.key == "net.ipv4.tcp_congestion_control":
         if row.goal not in observed.congestion:
-            return _Goal(None, f"{row.goal} is not loaded: modprobe tcp_{row.goal}")
+            return _Goal(None, f"{row.goal} cannot be chosen here: modprobe tcp_{row.goal} on the host")
         return _unless_chosen(present, row.goal, KERNEL_CONGESTION)
     if not observed.fq:
         return _Goal(None, "this kernel has no fq; bbr paces by a timer of its own then")
@@ -240,7 +231,3 @@ def _queue(kind: str, key: str, observed: Observed, present: str) -> _Goal:
 def _mask(kind: str, nic: Nic, queue: int, cores: int) -> str:
     chosen = range(cores) if kind == "rps" else range(queue, cores, nic.tx_queues)
     return f"{sum(1 << core for core in chosen):x}"
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split()]

@@ -76,7 +76,7 @@ def save(roots: Roots, record: Record | None) -> None:
     roots.state.mkdir(mode=0o755, parents=True, exist_ok=True)
     _replace(state_file(roots), json.dumps(document, indent=1) + "\n")
     roots.drop_in.parent.mkdir(parents=True, exist_ok=True)
-    _replace(roots.drop_in, _drop_in(record))
+    _replace(roots.drop_in, drop_in_text(record))
 
 
 def check_drop_in(roots: Roots) -> None:
@@ -89,7 +89,8 @@ def check_drop_in(roots: Roots) -> None:
         raise OperatorError(f"{roots.drop_in} was not written by blobedge: rename it, then apply again")
 
 
-def _drop_in(record: Record) -> str:
+def drop_in_text(record: Record) -> str:
+    """What the drop-in of a record says."""
     lines = [HEADER]
     for key, entry in record.entries.items():
         if knobs.is_sysctl(key):

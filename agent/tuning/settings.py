@@ -103,6 +103,7 @@ KEEPALIVE: Final = tuple(row.key for row in TABLE if row.combine == "below")
 KEEPALIVE_SECONDS_MAX: Final = 240  # exclusive: what Azure's load balancers and NAT forget after
 KERNEL_QDISCS: Final = ("pfifo_fast", "fq_codel", "mq pfifo_fast", "mq fq_codel")
 KERNEL_CONGESTION: Final = ("cubic", "reno")
+UNSET_MASK: Final = "0"  # of rps and xps
 DEVICE_KINDS: Final = frozenset(row.key for row in TABLE if "." not in row.key)
 
 

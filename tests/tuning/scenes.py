@@ -25,6 +25,8 @@ from agent.tuning.report import report
 OPTIONS = Options("wan-azure", 10_000, frozenset({10000, 10001, 12000}))
 SOMAXCONN = "net.core.somaxconn"
 QDISC = "qdisc:ours0"
+RESERVED = "net.ipv4.ip_local_reserved_ports"
+WMEM = "net.ipv4.tcp_wmem"
 
 
 def devices() -> None:
@@ -187,6 +189,81 @@ def not_ours(where: Roots) -> None:
     assert dump(where) == before
 
 
+def booted_higher(where: Roots) -> None:
+    """A later file of the administrator has won at boot: ours brings back what is less, and leaves what is more."""
+    apply.apply(where, plan(look(where), OPTIONS))
+    theirs = {SOMAXCONN: "60000", "net.ipv4.tcp_keepalive_time": "60", RESERVED: "20000", WMEM: "8192 16384 1048576"}
+    applied = {key: knobs.read(where, key) or "" for key in theirs}
+    for key, value in theirs.items():
+        knobs.write(where, key, value)
+    assert apply.apply_recorded(where) == []
+    assert knobs.read(where, SOMAXCONN) == "60000"
+    assert knobs.read(where, "net.ipv4.tcp_keepalive_time") == "60"
+    assert knobs.read(where, RESERVED) == "10000-10001,12000,20000"
+    assert knobs.read(where, WMEM) == f"8192 16384 {applied[WMEM].split()[-1]}"
+    assert {drift.key for drift in apply.verify(where)} == set(theirs)
+
+
+def booted_with_a_refusal(where: Roots) -> None:
+    """One value that the kernel refuses keeps none of the others from being set."""
+    entries = {
+        QDISC: record.Entry("pfifo_fast", "no-such-qdisc", "to be refused"),
+        SOMAXCONN: record.Entry("4096", "32768", "to be set"),
+    }
+    record.save(where, record.Record("wan-azure", entries))
+    refused(lambda: apply.apply_recorded(where), QDISC)
+    assert knobs.read(where, SOMAXCONN) == "32768"
+
+
+def defaults_changed(where: Roots) -> None:
+    """A device that came up with another default than it had at the first apply gets today's default back.
+
+    After a boot the drop-in's default_qdisc made every device's own; here a queue of no length stands for that.
+    """
+    default = links.qdisc("ours0")
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname="ours0")[0]
+        ip.link("set", index=index, txqlen=0)
+        links.set_qdisc("ours0", "pfifo")
+        links.set_qdisc("ours0", "pfifo_fast")
+        assert links.qdisc("ours0") == "noqueue"
+        ip.link("set", index=index, txqlen=1000)
+    record.save(where, record.Record("wan-azure", {QDISC: record.Entry("fq_codel", "noqueue", "this test")}))
+    assert apply.rollback(where) == []
+    assert links.qdisc("ours0") == default
+
+
+def taken_over(where: Roots) -> None:
+    """What somebody attached to a device after our apply is theirs: no apply, boot or rollback touches it."""
+    apply.apply(where, with_qdisc(plan(look(where), OPTIONS)))
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname="ours0")[0]
+        ip.tc("del", index=index, handle=links.OUR_HANDLE, parent=links.TC_ROOT)
+        ip.tc("add", "pfifo", index, handle=0x10000)
+    apply.apply(where, plan(look(where), OPTIONS))
+    recorded = record.load(where)
+    assert recorded is not None
+    assert recorded.entries[QDISC].new == "pfifo"
+    apply.apply_recorded(where)
+    assert links.qdisc("ours0") == "pfifo 1:"
+    assert [drift.key for drift in apply.verify(where)] == [QDISC]
+    assert apply.rollback(where) == [QDISC]
+    assert links.qdisc("ours0") == "pfifo 1:"
+    assert record.load(where) is None
+
+
+def drop_in_gone(where: Roots) -> None:
+    """The next boot would start without our values: that is drift, and `apply --boot` mends it."""
+    apply.apply(where, plan(look(where), OPTIONS))
+    text = where.drop_in.read_text()
+    for spoil in (lambda: where.drop_in.unlink(), lambda: where.drop_in.write_text(f"{record.HEADER}\n")):
+        spoil()
+        assert [drift.key for drift in apply.verify(where)] == [str(where.drop_in)]
+        assert apply.apply_recorded(where) == []
+        assert where.drop_in.read_text() == text
+        assert not apply.verify(where)
+
+
 def refused(act: Callable[[], object], says: str) -> None:
     with pytest.raises(OperatorError) as caught:
         act()
@@ -197,7 +274,20 @@ def refused(act: Callable[[], object], says: str) -> None:
 
 SCENES = {
     scene.__name__: scene
-    for scene in (whole, higher_later, refused_midway, killed, many_queues, unprivileged, not_ours)
+    for scene in (
+        whole,
+        higher_later,
+        refused_midway,
+        killed,
+        many_queues,
+        unprivileged,
+        not_ours,
+        booted_higher,
+        booted_with_a_refusal,
+        defaults_changed,
+        taken_over,
+        drop_in_gone,
+    )
 }
 
 if __name__ == "__main__":
