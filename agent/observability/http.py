@@ -78,13 +78,13 @@ class Server:
         self._routes = routes
         self._open = 0
 
-    async def serve(self, listener: trio.SocketListener, guard: Guard) -> None:
-        """Serve one listener until cancelled; closes it."""
+    async def serve(self, listener: trio.SocketListener, guard: Guard, handlers: trio.Nursery | None = None) -> None:
+        """Serve one listener until cancelled; closes it. What it accepted goes on in `handlers` if that is given."""
 
         async def handle(stream: trio.SocketStream) -> None:
             await self._connection(stream, guard)
 
-        await trio.serve_listeners(handle, [listener])
+        await trio.serve_listeners(handle, [listener], handler_nursery=handlers)
 
     async def _connection(self, stream: trio.SocketStream, guard: Guard) -> None:
         self._open += 1

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Final, Literal
 
@@ -35,6 +35,16 @@ from dataplane.ipc import control
 
 log = logging.getLogger("blobedge.supervisor")
 
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a companion prepared for a new configuration: made true, or given up, in one step."""
+
+    commit: Callable[[], None]
+    abort: Callable[[], None]
+
+
+Prepare = Callable[[Config, int], Change]  # the new configuration, and the port of the first listener with it
 LoadPlan = Callable[[], Plan]
 ReloadState = Literal["running", "done", "refused", "failed"]
 
@@ -59,6 +69,7 @@ class Service:
         self._recycles: dict[Place, RecycleSnapshot] = {}
         self._changing = trio.Lock()  # held by whoever replaces processes
         self._debug = False
+        self._prepare: Prepare = lambda _config, _port: Change(lambda: None, lambda: None)
 
     @property
     def config(self) -> Config:
@@ -115,6 +126,10 @@ class Service:
             problems = await self._replace(plan, nursery)
         self._finish(number, "failed" if problems else "done", problems)
 
+    def follow_reloads(self, prepare: Prepare) -> None:
+        """Have the admin endpoint's part of each reload done by `prepare`. It raises OperatorError to refuse one."""
+        self._prepare = prepare
+
     async def recycle(self, place: Place) -> list[str]:
         """Put a new process in the place of one, which drains when that serves. Returns why it could not be done."""
         async with self._changing:
@@ -163,17 +178,19 @@ class Service:
         if self.fleet.stopping:
             return ["the service was stopped"]
         try:
-            bounds = rebind(self.bounds, plan.listens)
+            bounds, change = self._bind(plan)
         except OperatorError as error:
             return [str(problem) for problem in error.problems]
         counts = [len(bound.sockets) for bound in self.bounds]
         problems = await self.fleet.replace(plan, bounds)
         if problems:
+            change.abort()
             for bound in dropped(bounds, self.bounds):
                 bound.close()
             for bound, count in zip(self.bounds, counts, strict=True):
                 bound.shrink(count)  # nobody would answer in those that were meant for more workers
             return problems
+        change.commit()
         nursery.start_soon(self._close_after_drain, dropped(self.bounds, bounds), list(self.fleet.draining))
         self.plan, self.bounds, self._debug = plan, bounds, False
         logging.getLogger().setLevel(plan.config.log.level.upper())
@@ -181,6 +198,16 @@ class Service:
         if self.sidecar.child is not None:
             self.sidecar.begin(plan.config)
         return []
+
+    def _bind(self, plan: Plan) -> tuple[list[Bound], Change]:
+        """Bind all addresses of a plan, the admin endpoint's too. Raises OperatorError; then none."""
+        bounds = rebind(self.bounds, plan.listens)
+        try:
+            return bounds, self._prepare(plan.config, bounds[0].port)
+        except OperatorError:
+            for bound in dropped(bounds, self.bounds):
+                bound.close()
+            raise
 
     def _children(self) -> list[Child]:
         sidecar = self.sidecar.child

@@ -3,39 +3,45 @@
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
 
-from agent.config import Account, Config, Limits
+from agent.config import Account, Admin, Config, Limits
 from agent.problems import OperatorError
 from agent.supervision.child import Child
 from agent.supervision.plan import Plan, plan
 from agent.supervision.service import Service
-from agent.supervision.supervisor import supervise
+from agent.supervision.supervisor import Companion, supervise
 
 KEY = "c2l4dGVlbiBieXRlcyBvciBtb3Jl"
 SCENARIO_SECONDS_MAX = 60.0
 MIB_MAX = 1024  # no stub holds so much
+NO_ADMIN = Admin(listen=[])
 
 Scenario = Callable[[Service], Awaitable[None]]
 
 
-def make_plan(root: Path, workers: int, account: str = "acct", memory_mib_max: int = MIB_MAX) -> Plan:
+def make_plan(
+    root: Path, workers: int, account: str = "acct", memory_mib_max: int = MIB_MAX, admin: Admin = NO_ADMIN
+) -> Plan:
     """A plan with an address of the kernel's choice; the stub refuses an account that is called "refuse"."""
     return plan(
         Config(
             listen=["http://127.0.0.1:0"],
             workers=workers,
             drain_seconds=5.0,
+            admin=admin,
             limits=Limits(memory_mib_max=memory_mib_max),
             accounts=[Account(name=account, root=str(root), key1=KEY)],
         )
     )
 
 
-def run(scenario: Scenario, first: Plan, mode: str = "ok", *, with_sidecar: bool = False) -> int:
+def run(
+    scenario: Scenario, first: Plan, mode: str = "ok", *, with_sidecar: bool = False, beside: Sequence[Companion] = ()
+) -> int:
     """Supervise until the scenario is over, then stop by SIGTERM; returns the exit code. Fails if it takes too long."""
 
     async def companion(service: Service) -> None:
@@ -49,7 +55,7 @@ def run(scenario: Scenario, first: Plan, mode: str = "ok", *, with_sidecar: bool
 
     async def serve() -> int:
         command = (sys.executable, "-m", "tests.agent.stub_worker", mode)
-        return await supervise(first, announce, command, companions=[companion], with_sidecar=with_sidecar)
+        return await supervise(first, announce, command, companions=[*beside, companion], with_sidecar=with_sidecar)
 
     return trio.run(serve)
 

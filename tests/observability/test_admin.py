@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent.observability import address, client
-from agent.observability.admin import open_all
+from agent.observability.listeners import open_all
 from agent.problems import OperatorError
 from tests.observability.support import FakeService, config, running
 
@@ -92,7 +92,7 @@ def test_outside_needs_a_token_and_a_token_a_length(tmp_path: Path) -> None:
 
 
 def test_no_listener_at_all(tmp_path: Path) -> None:
-    assert open_all(config(tmp_path, admin={"listen": []}).admin, 1) == []
+    assert open_all(config(tmp_path, admin={"listen": []}).admin, 1) == {}
 
 
 @pytest.mark.trio
