@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agent.config import Account, Config
-from agent.doctor import certificates, clock, cloud, cloud_advice, kernel, mounts, names, ports, stores, tcp
+from agent.doctor import certificates, clock, cloud, cloud_advice, kernel, mounts, names, ports, stores, tcp, tuned
 from agent.doctor.deadline import call_all
 from agent.doctor.findings import Finding
 from agent.listen import Listen, parse_admin, parse_listen
@@ -78,6 +78,7 @@ def _observers(config: Config, table: list[tcp.Connection]) -> Iterator[tuple[_K
     if config.tls:
         yield (certificates.CHECK, config.tls.cert), partial(certificates.observe, config.tls)
     yield (clock.CHECK, "kernel"), clock.observe
+    yield (tuned.CHECK, "record"), tuned.observe
     if config.cloud:
         yield (names.CHECK, "cloud endpoint"), partial(names.observe, _cloud_host(config))
         yield (cloud_advice.CHECK, config.cloud.endpoint), partial(cloud.observe, config.cloud)
@@ -168,6 +169,8 @@ def _kernel_and_cloud(config: Config, facts: Mapping[_Key, Any], table: list[tcp
     found_kernel = kernel.observe(max((holder.pid for holder in holders), default=0))
     bound = [listen.port for listen in listens(config) if listen.port]
     yield from kernel.judge(found_kernel, bound, config.limits.connections_count_max)
+    if (tuned.CHECK, "record") in facts:
+        yield tuned.judge(facts[tuned.CHECK, "record"])
     if config.cloud and (cloud_advice.CHECK, config.cloud.endpoint) in facts:
         found = facts[cloud_advice.CHECK, config.cloud.endpoint]
         parts = urlsplit(config.cloud.endpoint)

@@ -260,9 +260,18 @@ def _check_sas(sas: str, now: float) -> None:
     fields = parse_qs(sas)
     if "sig" not in fields:
         raise _StepFailed("no sas", "the file holds no SAS: it has no sig=")
+    if not sas.isprintable() or " " in sas:
+        raise _StepFailed("no sas", "the file holds more than a SAS: there are spaces or lines in it")
     for name, cause in (("se", "sas expired"), ("st", "sas not yet valid")):
         if name in fields:
-            moment = datetime.fromisoformat(fields[name][0])
+            moment = _date(name, fields[name][0])
             seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
             if (now >= seconds) == (name == "se"):
                 raise _StepFailed(cause, f"the SAS {'ended' if name == 'se' else 'starts'} at {fields[name][0]}")
+
+
+def _date(name: str, text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise _StepFailed("no sas", f"the SAS has a date that does not read: {name}={text[:40]}") from None

@@ -10,6 +10,7 @@ from typing import Final
 
 from agent.doctor.findings import Finding
 from agent.supervision.sockets import BACKLOG_COUNT
+from agent.tuning import ports
 
 CHECK: Final = "limits"
 PERSIST: Final = "and the same line in a file of /etc/sysctl.d"
@@ -47,7 +48,7 @@ def observe(service_pid: int = 0) -> KernelFacts:
         files_of=whose,
         somaxconn=_number("net/core/somaxconn"),
         ports=(int(pair[0]), int(pair[1])) if len(pair) == 2 else None,
-        reserved=parse_ports(_text("net/ipv4/ip_local_reserved_ports")),
+        reserved=ports.parse(_text("net/ipv4/ip_local_reserved_ports")),
         window_scaling=_number("net/ipv4/tcp_window_scaling"),
         sack=_number("net/ipv4/tcp_sack"),
         keepalive_seconds=_number("net/ipv4/tcp_keepalive_time"),
@@ -73,15 +74,6 @@ def _files_max(pid: int) -> tuple[int, str]:
         if found and found[1].isdigit():
             return int(found[1]), f"process {pid}"
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1], "this shell"
-
-
-def parse_ports(text: str) -> frozenset[int]:
-    """Read ip_local_reserved_ports: numbers and ranges between commas (ip-sysctl of the kernel's documentation)."""
-    found: set[int] = set()
-    for item in filter(None, text.split(",")):
-        first, _, last = item.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return frozenset(found)
 
 
 def judge(facts: KernelFacts, listen_ports: Sequence[int], connections_count_max: int) -> list[Finding]:

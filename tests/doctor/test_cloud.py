@@ -110,6 +110,8 @@ def test_a_refusal(tmp_path: Path, status: int, code: str, step: str, cause: str
         ("sv=2021-12-02&sp=l&se=2001-01-01&sig=c2VjcmV0", "sas expired"),
         ("sv=2021-12-02&sp=l&st=2098-01-01T00:00Z&se=2099-01-01&sig=c2VjcmV0", "sas not yet valid"),
         ("nothing of the kind", "no sas"),
+        ("sv=2021-12-02&sp=l&se=tomorrow&sig=c2VjcmV0", "no sas"),
+        ("sv=2021-12-02&sp=l&se=2099-01-01&sig=c2VjcmV0\nanother line", "no sas"),
     ],
 )
 def test_a_token_that_cannot_work_is_not_sent(tmp_path: Path, text: str, cause: str) -> None:

@@ -43,7 +43,7 @@ def test_json_tells_every_step_and_no_secret(tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (done.returncode, told["status"]) == (2, "problem"), done.stderr
     by_check = {each["check"] for each in told["findings"]}
-    assert {"config", "ports", "dns", "clock", "mounts", "store", "limits", "cloud", "idle", "snat"} <= by_check
+    assert {"config", "ports", "dns", "clock", "mounts", "store", "limits", "cloud", "idle", "snat", "tune"} <= by_check
     refused = [each for each in told["findings"] if each["check"] == "cloud" and each["status"] == "problem"]
     assert [each["what"].partition(":")[0] for each in refused] == ["authorisation"]
     assert all(each["mend"] for each in told["findings"] if each["status"] != "ok")

@@ -8,10 +8,24 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from agent.doctor import addresses, certificates, clock, cloud_advice, kernel, mounts, names, ports, render, stores, tcp
+from agent.doctor import (
+    addresses,
+    certificates,
+    clock,
+    cloud_advice,
+    kernel,
+    mounts,
+    names,
+    ports,
+    render,
+    stores,
+    tcp,
+    tuned,
+)
 from agent.doctor.cloud import CloudFacts
 from agent.doctor.findings import Finding, document, exit_code
 from agent.listen import Listen
+from agent.tuning.report import DriftEntry
 from dataplane.store.probe import Capabilities
 
 NFS = "36 27 0:55 / /mnt/a\\040b rw,noatime shared:1 - nfs4 vast:/v rw,vers=4.1,rsize=1048576,wsize=1048576,hard,"
@@ -259,9 +273,22 @@ def test_limits(change: dict[str, object], expected: list[str]) -> None:
     assert statuses(kernel.judge(replace(KERNEL, **change), [10000], 4096)) == expected  # type: ignore[arg-type]
 
 
-def test_reserved_ports() -> None:
-    assert kernel.parse_ports("80,100-102") == {80, 100, 101, 102}
-    assert kernel.parse_ports("") == frozenset()
+@pytest.mark.parametrize(
+    ("drift", "expected", "says"),
+    [
+        (None, "note", "not tuned"),
+        ([], "ok", "profile wan-azure"),
+        ([("net.core.somaxconn", "32768", "4096")], "warning", "net.core.somaxconn is 4096, was set to 32768"),
+        ([("qdisc:eth0", "fq", None)], "warning", "qdisc:eth0 is gone"),
+        ([("a", "1", "0")] * 4, "warning", "4 settings are not as applied: a is 0, was set to 1; a is"),
+    ],
+)
+def test_tuning(drift: list[tuple[str, str, str | None]] | None, expected: str, says: str) -> None:
+    entries = [DriftEntry(key=key, expected=value, found=found) for key, value, found in drift or []]
+    finding = tuned.judge({"applied": drift is not None, "profile": "wan-azure", "drift": entries})
+    assert finding.status == expected
+    assert says in finding.what
+    assert finding.mend or expected == "ok"
 
 
 XFS = stores.StoreFacts(Capabilities("xfs", True, True, True, 1, ""), True, 50.0, 50.0)

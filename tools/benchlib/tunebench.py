@@ -159,10 +159,11 @@ def _states(edge: Way, node: Node, rounds: int, seconds: float) -> tuple[dict[st
 
 
 def _each(edge: Way, changes: list[dict[str, str]], rounds: int, seconds: float) -> dict[str, Figures]:
-    """Every change on its own; what belongs to incoming connections can do nothing here, and shows the noise."""
-    figures = {change["key"]: Figures() for change in changes}
+    """Every sysctl of the plan on its own; what belongs to incoming connections can do nothing here: it is the noise."""
+    sysctls = [change for change in changes if ":" not in change["key"]]
+    figures = {change["key"]: Figures() for change in sysctls}
     for _ in range(rounds):
-        for change in changes:
+        for change in sysctls:
             key = change["key"]
             congestion = None if key.endswith("congestion_control") else BEFORE_CONGESTION
             _write(edge.edge, {key: change["new"]})
