@@ -18,6 +18,7 @@ from agent.supervision.supervisor import Companion, supervise
 KEY = "c2l4dGVlbiBieXRlcyBvciBtb3Jl"
 SCENARIO_SECONDS_MAX = 60.0
 MIB_MAX = 1024  # no stub holds so much
+STUB_COMMAND = (sys.executable, "-m", "tests.agent.stub_worker")
 NO_ADMIN = Admin(listen=[])
 
 Scenario = Callable[[Service], Awaitable[None]]
@@ -40,9 +41,18 @@ def make_plan(
 
 
 def run(
-    scenario: Scenario, first: Plan, mode: str = "ok", *, with_sidecar: bool = False, beside: Sequence[Companion] = ()
+    scenario: Scenario,
+    first: Plan,
+    mode: str = "ok",
+    *,
+    with_sidecar: bool = False,
+    beside: Sequence[Companion] = (),
+    command: Sequence[str] = STUB_COMMAND,
 ) -> int:
-    """Supervise until the scenario is over, then stop by SIGTERM; returns the exit code. Fails if it takes too long."""
+    """Supervise until the scenario is over, then stop by SIGTERM; returns the exit code. Fails if it takes too long.
+
+    `mode` is the stub's; it goes behind `command`, unless it is "".
+    """
 
     async def companion(service: Service) -> None:
         await service.wait_ready()
@@ -54,8 +64,13 @@ def run(
         pass
 
     async def serve() -> int:
-        command = (sys.executable, "-m", "tests.agent.stub_worker", mode)
-        return await supervise(first, announce, command, companions=[*beside, companion], with_sidecar=with_sidecar)
+        return await supervise(
+            first,
+            announce,
+            [*command, *([mode] if mode else [])],
+            companions=[*beside, companion],
+            with_sidecar=with_sidecar,
+        )
 
     return trio.run(serve)
 
