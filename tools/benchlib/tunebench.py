@@ -159,7 +159,7 @@ def _states(edge: Way, node: Node, rounds: int, seconds: float) -> tuple[dict[st
 
 
 def _each(edge: Way, changes: list[dict[str, str]], rounds: int, seconds: float) -> dict[str, Figures]:
-    """Every sysctl of the plan on its own; what belongs to incoming connections can do nothing here: it is the noise."""
+    """Every sysctl of the plan on its own; what belongs to incoming connections can do nothing here: that is noise."""
     sysctls = [change for change in changes if ":" not in change["key"]]
     figures = {change["key"]: Figures() for change in sysctls}
     for _ in range(rounds):
