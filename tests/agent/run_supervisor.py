@@ -6,18 +6,17 @@ reads ROOT/reload.json: `account`, `workers`, `listen`, each as before if it is 
 """
 
 import json
-import logging
 import sys
 from pathlib import Path
 
 import trio
 
-from agent.cli import LOG_FORMAT
 from agent.config import Account, Config
 from agent.problems import OperatorError
 from agent.supervision import policy
 from agent.supervision.plan import Plan, plan
 from agent.supervision.supervisor import announce_ready, supervise
+from dataplane.ipc import logs
 
 HEARTBEAT_SECONDS_MAX = 1.0
 ABORT_SECONDS = 0.2
@@ -33,7 +32,7 @@ def main() -> int:
         patience["START_SECONDS_MAX"] = START_SECONDS_MAX
     for name, seconds in patience.items():
         setattr(policy, name, seconds)
-    logging.basicConfig(level="DEBUG", format=LOG_FORMAT)
+    logs.configure("text", "debug", "supervisor", None, sys.stderr)
 
     def make(listen: list[str], count: int, account: str) -> Plan:
         accounts = [Account(name=account, root=root, key1=KEY)]
