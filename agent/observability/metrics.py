@@ -1,8 +1,8 @@
 """The metrics page: the workers' slots, the supervisor's snapshot and the kernel's facts of our processes, as text.
 
-Guarantees: totals never fall while the supervisor lives, as slots that no process has now are added too; making the
-page touches no mount and sends nothing to a worker, so it is answered while mounts hang and workers die. What blocks
-for a moment (the processes' files in /proc, some hundred kilobytes of text) runs in a thread.
+Guarantees: totals never fall while the supervisor lives (totals.py); making the page touches no mount and sends nothing
+to a worker, so it is answered while mounts hang and workers die. What takes a moment (the slots, the processes' files
+in /proc, some hundred kilobytes of text) runs in threads.
 
 Rejected: prometheus-client's global registry and its multiprocess mode: the collector below is made for each page from
 values, so two services in one process (tests) cannot meet, and no files are left behind.
@@ -23,9 +23,10 @@ from prometheus_client.registry import Collector
 
 from agent.observability.azure_metrics import api_name, response_type
 from agent.observability.metric_families import FAMILIES
+from agent.observability.totals import read_totals
 from agent.supervision.policy import State
 from agent.supervision.snapshot import ProcessSnapshot, Service, ServiceSnapshot
-from dataplane.ipc.series import BOUNDS_SECONDS, Reading, Sums, read_fds
+from dataplane.ipc.series import BOUNDS_SECONDS, Reading, Sums
 from dataplane.ipc.slots import Counter
 
 NANOSECONDS: Final = 1e9
@@ -84,8 +85,7 @@ async def page(service: Service, mounts: Sequence[MountUsage] = ()) -> tuple[byt
 
     `mounts` are health's last observations. Raises SlotError for a descriptor that is no slot, OSError.
     """
-    # Here, not in the thread: the supervisor may close a descriptor, or retire a slot, as soon as this task waits.
-    snapshot, totals = service.snapshot(), read_fds((*service.slot_fds(), *service.retired_slot_fds()))
+    snapshot, totals = service.snapshot(), await read_totals(service)
 
     def make() -> bytes:
         return text(Observed(snapshot, totals, look_at_processes(snapshot), mounts, time.time()))

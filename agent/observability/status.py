@@ -4,14 +4,15 @@ The document is what scripts read: keys are only ever added. `version` of it cha
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
 from agent.observability.health import Health, Verdict
 from agent.observability.http import Response, Routes, json_response
+from agent.observability.totals import read_totals
 from agent.supervision.snapshot import Service, ServiceSnapshot
-from dataplane.ipc.series import read_fds
+from dataplane.ipc.series import Reading
 
 DOCUMENT_VERSION: Final = 1
 _CLASSES: Final = {n: f"responses_{n}xx" for n in (2, 3, 4, 5)}
@@ -21,15 +22,14 @@ def status_route(service: Service, health: Health) -> Routes:
     """Return the page of status."""
 
     async def page(_query: Mapping[str, str]) -> Response:
-        counters = traffic((*service.slot_fds(), *service.retired_slot_fds()))
+        counters = traffic(await read_totals(service))
         return json_response(document(service.snapshot(), health.verdict(), counters, time.time()))
 
     return {"/status": page}
 
 
-def traffic(slot_fds: Iterable[int]) -> Mapping[str, int]:
-    """Add up what workers counted since the start. Raises SlotError, OSError."""
-    reading = read_fds(slot_fds)
+def traffic(reading: Reading) -> Mapping[str, int]:
+    """Add up what workers counted since the start. Pure."""
     totals = dict.fromkeys(("requests", *_CLASSES.values(), "bytes_in", "bytes_out"), 0)
     for labels, sums in reading.requests.items():
         totals["requests"] += sums.count

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.observability import client
-from tests.observability.support import KEY
+from tests.observability.support import KEY, exchange_now
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 SECONDS_MAX: Final = 60.0
@@ -124,16 +124,10 @@ class RunningService:
 
     def page(self, path: str) -> str:
         """A page that is no JSON."""
-        import http.client
-
-        connection = client._UnixConnection(self.admin.removeprefix("unix:"))
-        try:
-            connection.request("GET", path)
-            answer: http.client.HTTPResponse = connection.getresponse()
-            assert answer.status == 200
-            return answer.read().decode()
-        finally:
-            connection.close()
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        head, _, body = exchange_now(self.admin, request.encode()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        return body.decode()
 
 
 def totals(page: str) -> dict[str, int]:

@@ -68,7 +68,7 @@ async def running(service: FakeService) -> AsyncIterator[tuple[str, ...]]:
 
 async def exchange(url: str, data: bytes) -> bytes:
     """Send bytes, and return all that comes back."""
-    return await trio.to_thread.run_sync(_exchange, url, data)
+    return await trio.to_thread.run_sync(exchange_now, url, data)
 
 
 def connect(url: str) -> socket.socket:
@@ -82,7 +82,8 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection((host, int(port)), SECONDS_MAX)
 
 
-def _exchange(url: str, data: bytes) -> bytes:
+def exchange_now(url: str, data: bytes) -> bytes:
+    """Send bytes, and return all that comes back; blocks."""
     with connect(url) as sock:
         sock.sendall(data)
         answer = b""

@@ -13,7 +13,7 @@ from agent.commands.status import screen
 from agent.observability.status import traffic
 from dataplane.blobapi.operations import Operation
 from dataplane.ipc import slots
-from dataplane.ipc.series import RequestSeries, series_key
+from dataplane.ipc.series import RequestSeries, read_fds, series_key
 from dataplane.ipc.slots import Counter, Slot
 from tests.observability.support import FakeService, config, running
 
@@ -34,7 +34,7 @@ def test_traffic_is_added_up_over_slots() -> None:
         observe(series_key(Operation.PUT_BLOB, 201), 1, 10, 0, 0, 0, 0)
         observe(series_key(Operation.GET_BLOB, 404, "BlobNotFound"), 1, 0, 3, 0, 0, 0)
         slot.add(Counter.COMMITS, 21)
-    counted = traffic(fds)
+    counted = traffic(read_fds(fds))
     assert (counted["requests"], counted["responses_2xx"], counted["responses_4xx"]) == (4, 2, 2)
     assert (counted["bytes_in"], counted["bytes_out"], counted["commits"]) == (20, 6, 42)
     for fd in fds:
