@@ -11,27 +11,27 @@ before the slow part, and again under the blob's lock only if the state has chan
 """
 
 import os
-import re
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
-from dataplane.blobapi.dates import iso_ticks, parse_iso_ticks
+from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block, Lease
-from dataplane.store import blocklists, files, leasefiles, smallfile
+from dataplane.store import blobstate, blocklists, files, leasefiles, smallfile
+from dataplane.store.blobstate import BlobRef
 from dataplane.store.commit import Again, Job
 from dataplane.store.errors import StorageUnavailable
 from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found, Missing
-from dataplane.store.mount import DIRECTORY, PRIVATE, Mount
+from dataplane.store.mount import DIRECTORY, Mount
 from dataplane.store.place import Place, blob_key
 from dataplane.store.records import Record, Seal, name_hash
 from dataplane.store.staging import StagedFile
-from dataplane.store.trash import Trash, list_names
+from dataplane.store.trash import Trash
 
 
 class DeleteScope(Enum):
@@ -42,106 +42,9 @@ class DeleteScope(Enum):
     SNAPSHOTS_ONLY = "only"
 
 
-class BlobRef(NamedTuple):
-    """A blob, or one of its snapshots (the snapshot's id as on the wire)."""
-
-    container: str
-    name: str
-    snapshot: str = ""
-
-
-@dataclass(slots=True)
-class OpenBlob:
-    """An open blob and its state at that moment. The descriptor is a consistent version: blobs are replaced, not
-    rewritten. Whoever has it closes it, or hands it on in a FileBody."""
-
-    fd: int
-    state: BlobState
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
 DecideProperties = Callable[[BlobState | None], BlobProperties]
 
-_SNAPSHOT_DIRECTORY: Final = "snapshots"
-_SNAPSHOT_NAME: Final = re.compile(r"[01][0-9a-f]{15}\Z")  # ticks before the year 9,000; others have no date
 _RENAME_ATTEMPTS_MAX: Final = 8
-_STATE_ATTEMPTS_MAX: Final = 8
-
-
-# --- reading -------------------------------------------------------------------------------------------------------
-
-
-def open_blob(place: Place, name: str, snapshot: str = "") -> tuple[Found, BlobState] | None:
-    """Open a blob or a snapshot and read its state. None when there is none."""
-    found, state = find_state(place, name, snapshot)
-    return None if isinstance(found, Missing) or state is None else (found, state)
-
-
-def find_state(place: Place, name: str, snapshot: str) -> tuple[Found | Missing, BlobState | None]:
-    """The same, telling where a blob that is not there would be.
-
-    A file without a record is another writer's, or it was replaced or changed by one of us since it was opened, and its
-    record went. So only a file that is still in place is believed to have none; one that changes without end is
-    described as it was last seen.
-    """
-    attempts_left = _STATE_ATTEMPTS_MAX
-    while True:
-        found = _find_snapshot(place, name, snapshot) if snapshot else files.find(place, name)
-        if isinstance(found, Missing):
-            return found, None
-        state = read_state(place, name, found, snapshot)
-        attempts_left -= 1
-        if not state.properties.foreign or attempts_left == 0 or files.is_in_place(place.mount, found):
-            return found, state
-        os.close(found.fd)
-
-
-def read_state(place: Place, name: str, found: Found, snapshot: str = "") -> BlobState:
-    """The state of an open blob; closes it when that fails."""
-    try:
-        properties = files.properties(place, name, found)
-        lease = None if snapshot else leasefiles.read_with(place, name, properties.etag)
-        return BlobState(name, found.seal.size, properties, lease, snapshot)
-    except BaseException:
-        os.close(found.fd)
-        raise
-
-
-def snapshot_path(place: Place, name: str, snapshot: str) -> str | None:
-    """Where a snapshot is, relative to the mount; None when the id is no instant."""
-    ticks = parse_iso_ticks(snapshot)
-    if ticks is None or ticks < 0:
-        return None
-    return f"{PRIVATE}/containers/{place.private(_SNAPSHOT_DIRECTORY, blob_key(name))}/{ticks:016x}"
-
-
-def snapshot_ticks(place: Place, name: str) -> list[int]:
-    """The snapshots of a blob, oldest first, as ticks of 100 ns."""
-    if place.mount.read_only:
-        return []
-    entries = list_names(place.mount.containers_fd, place.private(_SNAPSHOT_DIRECTORY, blob_key(name)))
-    return sorted(int(entry, 16) for entry in entries if _SNAPSHOT_NAME.match(entry))
-
-
-def _find_snapshot(place: Place, name: str, snapshot: str) -> Found | Missing:
-    path = None if place.mount.read_only else snapshot_path(place, name, snapshot)
-    if path is None:
-        return Missing("")
-    opened = files.open_regular(place.mount, path)
-    return Missing(path) if isinstance(opened, int) else Found(opened[0], path, opened[1])
-
-
-def container_exists(place: Place) -> bool:
-    """Whether the container's directory is there."""
-    fd = files.open_directory(place.mount, place.directory)
-    if fd is not None:
-        os.close(fd)
-    return fd is not None
-
-
-# --- writing -------------------------------------------------------------------------------------------------------
 
 
 class _BlobJob(Job[BlobState]):
@@ -158,7 +61,7 @@ class _BlobJob(Job[BlobState]):
 
     def look(self, snapshot: str = "") -> tuple[Found | None, BlobState | None]:
         """The blob as it is now, its descriptor owned by the job; also notes where it is, or would be."""
-        found, state = find_state(self.place, self.name, snapshot)
+        found, state = blobstate.find_state(self.place, self.name, snapshot)
         self.path = found.path
         if isinstance(found, Missing):
             return None, None
@@ -217,7 +120,7 @@ class _BlobJob(Job[BlobState]):
 
     def require_container(self) -> None:
         """Nothing may be made in a container that is not there."""
-        if not container_exists(self.place):
+        if not blobstate.container_exists(self.place):
             raise BlobError(ErrorCode.CONTAINER_NOT_FOUND)
 
     def mark_tagged(self, properties: BlobProperties) -> None:
@@ -261,8 +164,8 @@ class _BlobJob(Job[BlobState]):
 def _block_lists(place: Place, name: str) -> set[str]:
     """The block lists that a blob and its snapshots have."""
     lists = set()
-    for snapshot in ("", *map(iso_ticks, snapshot_ticks(place, name))):
-        version = open_blob(place, name, snapshot)
+    for snapshot in ("", *map(iso_ticks, blobstate.snapshot_ticks(place, name))):
+        version = blobstate.open_blob(place, name, snapshot)
         if version is not None:
             os.close(version[0].fd)
             lists.add(version[1].properties.block_list)
@@ -530,7 +433,7 @@ class DeleteJob(_BlobJob):
             if state is None and not self._snapshot:
                 return self._delete_blocks()
             if state is not None and not self._snapshot:
-                state = replace(state, has_snapshots=bool(snapshot_ticks(self.place, self.name)))
+                state = replace(state, has_snapshots=bool(blobstate.snapshot_ticks(self.place, self.name)))
             scope = self._decide(state)
             assert found is not None
             assert state is not None  # decide refuses a missing blob
@@ -552,7 +455,7 @@ class DeleteJob(_BlobJob):
         return BlobState(self.name, 0, BlobProperties(etag="", last_modified=0, created=0))
 
     def _remove_snapshots(self) -> None:
-        directory = self.place.private(_SNAPSHOT_DIRECTORY)
+        directory = self.place.private(blobstate.SNAPSHOT_DIRECTORY)
         containers_fd = self.mount.containers_fd
         if self.trash.take(containers_fd, f"{directory}/{blob_key(self.name)}"):
             self.sync_private(directory, os.open(directory, DIRECTORY, dir_fd=containers_fd))
@@ -628,14 +531,14 @@ class SnapshotJob(_BlobJob):
 
     def publish(self) -> BlobState:
         staged = self._staged
-        path = snapshot_path(self.place, self.name, self._id)
+        path = blobstate.snapshot_path(self.place, self.name, self._id)
         assert staged is not None
         assert path is not None
         with self.mount.lock(self.lock_key()):
             found, state = self.look()
             if found is None or found.seal != self._copied or state != self._state:
                 raise Again
-            directory = self.place.private(_SNAPSHOT_DIRECTORY, blob_key(self.name))
+            directory = self.place.private(blobstate.SNAPSHOT_DIRECTORY, blob_key(self.name))
             containers_fd = self.mount.containers_fd
             for parent, fd in smallfile.make_directories(containers_fd, directory).items():
                 self.sync_private(parent, fd)

@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block
-from dataplane.store import blobs, blocklists, slots, smallfile, trust
+from dataplane.store import blobs, blobstate, blocklists, slots, smallfile, trust
 from dataplane.store.blobs import DecideProperties, PutJob
 from dataplane.store.commit import Again
 from dataplane.store.errors import translated
@@ -123,7 +123,7 @@ def stage_block(place: Place, name: str, block_id: str, length: int | None) -> S
         return StagedFile.create(place.mount)
     directory = directory_of(place, name)
     meta = _read_meta(place, directory)
-    if meta is None and length >= slots.SLOT_BYTES_MIN and blobs.container_exists(place):
+    if meta is None and length >= slots.SLOT_BYTES_MIN and blobstate.container_exists(place):
         new = _Meta(name, len(block_id), length, slots.counts_up(block_id))
         changed = _create_directory(place, directory, new)
         try:
@@ -525,7 +525,7 @@ def _invalid() -> NoReturn:
 def block_list(place: Place, name: str, snapshot: str = "") -> tuple[tuple[Block, ...], tuple[Block, ...]] | None:
     """(committed, uncommitted) blocks of a blob; None when there is neither the blob nor a block of it."""
     waiting = tuple(Block(i, size) for i, size in ({} if snapshot else uncommitted(place, name)).items())
-    opened = blobs.open_blob(place, name, snapshot)
+    opened = blobstate.open_blob(place, name, snapshot)
     if opened is None:
         return ((), waiting) if waiting else None
     os.close(opened[0].fd)

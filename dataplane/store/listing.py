@@ -15,7 +15,7 @@ from typing import Final
 
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.model import BlobProperties, BlobState, Lease
-from dataplane.store import blobs, blocks, files, leasefiles, names
+from dataplane.store import blobstate, blocks, files, leasefiles, names
 from dataplane.store.index import DirectoryIndex, Entry, Sorted
 from dataplane.store.place import Place, blob_key
 from dataplane.store.records import seal_of
@@ -218,8 +218,8 @@ class _StateReader:
         """The blob's snapshots, oldest first, then the blob; nothing when it went meanwhile."""
         items = []
         if self._with_snapshots and blob_key(name) in self._with_snapshots:
-            for ticks in blobs.snapshot_ticks(self._place, name):
-                opened = blobs.open_blob(self._place, name, iso_ticks(ticks))
+            for ticks in blobstate.snapshot_ticks(self._place, name):
+                opened = blobstate.open_blob(self._place, name, iso_ticks(ticks))
                 if opened is not None:
                     os.close(opened[0].fd)
                     items.append(ListItem(opened[1]))
@@ -281,7 +281,7 @@ class _StateReader:
 
     def _state_again(self, name: str) -> BlobState | None:
         """The blob moved, changed or went since the walk came by."""
-        again = blobs.open_blob(self._place, name)
+        again = blobstate.open_blob(self._place, name)
         if again is None:
             return None
         os.close(again[0].fd)

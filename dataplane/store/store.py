@@ -13,8 +13,9 @@ from typing import Final, TypeVar
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobState, Block, ContainerProperties, ContainerState, Lease
 from dataplane.blobapi.uri import check_container_name
-from dataplane.store import blobs, blocks, commit, containers, listing, smallfile
-from dataplane.store.blobs import BlobRef, DecideProperties, DeleteScope, OpenBlob
+from dataplane.store import blobs, blobstate, blocks, commit, containers, listing, smallfile
+from dataplane.store.blobs import DecideProperties, DeleteScope
+from dataplane.store.blobstate import BlobRef, OpenBlob
 from dataplane.store.blocks import CommitJob, PutBlockJob
 from dataplane.store.commit import Job
 from dataplane.store.documents import DocumentJob
@@ -145,7 +146,7 @@ class Store:
         tree_place = self._place(ref.container)
         if tree_place is None:
             return None
-        opened = blobs.open_blob(tree_place[1], ref.name, ref.snapshot)
+        opened = blobstate.open_blob(tree_place[1], ref.name, ref.snapshot)
         return None if opened is None else OpenBlob(opened[0].fd, opened[1])
 
     def stat_blob(self, ref: BlobRef) -> BlobState | None:
