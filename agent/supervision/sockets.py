@@ -188,6 +188,8 @@ def _listening(family: int, address: Any) -> socket.socket:
     sock = _socket(family)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Accepted connections have it from here: load balancers on the way forget those that are silent too long.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.bind(address)
         sock.listen(BACKLOG_COUNT)
     except OSError:

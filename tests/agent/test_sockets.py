@@ -25,6 +25,14 @@ def test_a_second_service_of_the_same_user_is_refused() -> None:
     bound.close()
 
 
+def test_accepted_connections_send_keepalives() -> None:
+    (bound,) = bind_all([Listen("http", "127.0.0.1", 0)], 1)
+    bound.sockets[0].settimeout(10)
+    with socket.create_connection(("127.0.0.1", bound.port)), bound.sockets[0].accept()[0] as accepted:
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    bound.close()
+
+
 def test_an_address_that_fails_leaves_none_bound() -> None:
     (probe,) = bind_all([Listen("http", "127.0.0.1", 0)], 1)
     probe.close()
