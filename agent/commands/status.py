@@ -60,7 +60,8 @@ def screen(document: dict[str, Any]) -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
-    tables = [_head(document), _processes(document), _mounts(document), _traffic(document), _bad(document)]
+    tables = [_head(document), _processes(document), _recycles(document), _mounts(document)]
+    tables += [_traffic(document), _bad(document)]
     return Group(*(table for table in tables if not isinstance(table, Table) or table.row_count))
 
 
@@ -99,12 +100,20 @@ def _head(document: dict[str, Any]) -> Any:
 
 
 def _processes(document: dict[str, Any]) -> Any:
-    table = _table("\nProcesses", "process", "pid", "state", "starts", "up", "heartbeat", "last end")
+    table = _table("\nProcesses", "process", "pid", "state", "starts", "up", "heartbeat", "memory", "last end")
     for each in document["processes"]:
         state = "draining" if each["draining"] else each["state"]
         name = f"{each['role']} {each['number']}"
         beat, up = _seconds(each["heartbeat_age_seconds"]), _seconds(each["uptime_seconds"])
-        _row(table, name, each["pid"] or "-", state, each["starts_count"], up, beat, each["last_exit"])
+        memory = "-" if each["memory_bytes"] is None else f"{each['memory_bytes'] >> 20} MiB"
+        _row(table, name, each["pid"] or "-", state, each["starts_count"], up, beat, memory, each["last_exit"])
+    return table
+
+
+def _recycles(document: dict[str, Any]) -> Any:
+    table = _table("\nRecycled, as they held too much memory", "process", "times", "failed", "the last")
+    for each in document["recycles"]:
+        _row(table, f"{each['role']} {each['number']}", each["done_count"], each["failed_count"], each["last"])
     return table
 
 

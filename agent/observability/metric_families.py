@@ -63,6 +63,8 @@ _TABLE: Final = (
     Family("blobedge_process_up", "gauge", _PROCESS, "1 if the worker or sidecar runs and is ready."),
     Family("blobedge_process_state", "gauge", (*_PROCESS, "state"), "1 for the state that the supervisor sees it in."),
     Family("blobedge_process_restarts_total", "counter", _PROCESS, "Starts after the first one."),
+    Family("blobedge_process_recycles_total", "counter", (*_PROCESS, "outcome"),
+           "Processes beyond limits.memory_mib_max that a new one replaced (done), or none could (failed)."),
     Family("blobedge_process_heartbeat_age_seconds", "gauge", _PROCESS, "Seconds since its event loop last turned."),
     Family("blobedge_processes_draining", "gauge", (), "Processes that were replaced and finish what they have."),
     Family("blobedge_process_resident_memory_bytes", "gauge", _ONE_PROCESS, "Memory in RAM, shared pages included."),

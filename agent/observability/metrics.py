@@ -210,9 +210,16 @@ def _processes(observed: Observed) -> Iterator[Metric]:
     yield _family("blobedge_process_up", up)
     yield _family("blobedge_process_state", states)
     yield _family("blobedge_process_restarts_total", restarts)
+    yield _family("blobedge_process_recycles_total", _recycles(observed.snapshot))
     yield _family("blobedge_process_heartbeat_age_seconds", ages)
     draining = len(observed.snapshot.processes) - len(processes)
     yield _family("blobedge_processes_draining", [((), draining)])
+
+
+def _recycles(snapshot: ServiceSnapshot) -> Iterator[tuple[tuple[str, ...], float]]:
+    for each in snapshot.recycles:
+        yield (each.role, str(each.number), "done"), each.done_count
+        yield (each.role, str(each.number), "failed"), each.failed_count
 
 
 def _place(process: ProcessSnapshot) -> tuple[str, str]:

@@ -66,5 +66,6 @@ def document(snapshot: ServiceSnapshot, verdict: Verdict, counters: Mapping[str,
         ],
         "counters": dict(counters),
         "reports": [{"kind": each.kind, "at": each.at, **each.document} for each in snapshot.reports],
+        "recycles": [asdict(each) for each in snapshot.recycles],
         "last_reload": asdict(snapshot.last_reload) if snapshot.last_reload is not None else None,
     }

@@ -17,6 +17,7 @@ from agent.observability.metrics import MountUsage, look_at_processes, page
 from agent.supervision.snapshot import (
     MountSnapshot,
     ProcessSnapshot,
+    RecycleSnapshot,
     ReloadSnapshot,
     ReportSnapshot,
     ServiceSnapshot,
@@ -47,6 +48,7 @@ SNAPSHOT = ServiceSnapshot(
     mounts=(MountSnapshot("plant7", "", "/mnt/plant7", True, {}),),
     reports=(ReportSnapshot("tuning", 1e9, {"drift": ["net.core.somaxconn", "net.core.rmem_max"]}),),
     last_reload=ReloadSnapshot(4, "refused", 1.5e9, ("no",)),
+    recycles=(RecycleSnapshot("worker", 0, 3, 1, 1.5e9, ""),),
 )
 
 
@@ -153,6 +155,8 @@ async def test_processes_reloads_and_reports(slot_fds: tuple[int, ...]) -> None:
     assert found[labelled("blobedge_process_up", **place)] == 1
     assert found[labelled("blobedge_process_up", role="worker", number="1")] == 0
     assert found[labelled("blobedge_process_restarts_total", **place)] == 2
+    for outcome, count in (("done", 3), ("failed", 1)):
+        assert found[labelled("blobedge_process_recycles_total", **place, outcome=outcome)] == count
     assert found[labelled("blobedge_process_heartbeat_age_seconds", **place)] == 0.25
     assert found[labelled("blobedge_processes_draining")] == 1
     assert found[labelled("blobedge_process_resident_memory_bytes", pid=str(os.getpid()), **place)] > 1e6

@@ -11,6 +11,7 @@ import trio
 
 from agent.commands.status import screen
 from agent.observability.status import traffic
+from agent.supervision.snapshot import RecycleSnapshot
 from dataplane.blobapi.operations import Operation
 from dataplane.ipc import slots
 from dataplane.ipc.series import RequestSeries, read_fds, series_key
@@ -56,6 +57,10 @@ async def test_status_and_health_commands(tmp_path: Path) -> None:
 
         well = await run("health", "--admin", address)
         assert (well.returncode, well.stdout[:13]) == (0, b"BLOBEDGE OK -"), well
+        service.change(recycles=(RecycleSnapshot("worker", 7, 3, 1, 0.0, "pid 1 held 2 MiB"),))
+        shown = await run("status", "--admin", address)
+        assert b"worker 7" in shown.stdout
+        assert b"pid 1 held 2 MiB" in shown.stdout
         service.change(processes=())
         bad = await run("health", "--admin", address)
         assert bad.returncode == 2
@@ -72,7 +77,7 @@ def test_the_screen_takes_no_text_for_markup() -> None:
 
     document = {
         "version": "1", "state": "ready", "pid": 1, "uptime_seconds": 1.0, "config_file": "[red]x[/nonsense]",
-        "urls": [], "last_reload": None, "processes": [], "mounts": [], "counters": {"requests": 1234},
+        "urls": [], "last_reload": None, "processes": [], "recycles": [], "mounts": [], "counters": {"requests": 1234},
         "health": {"status": "ok", "checks": []},
     }  # fmt: skip
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
