@@ -5,7 +5,6 @@ on the command line, in the configuration or on the machine, is one line each an
 traceback means a bug.
 """
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,10 +26,9 @@ from agent.observability.admin import companion
 from agent.problems import EXIT_CONFIG, OperatorError, Problem
 from agent.supervision.plan import Plan, plan
 from agent.supervision.supervisor import Announce, announce_ready, supervise
+from dataplane.ipc import logs
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
-
-LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 app = typer.Typer(
     help="A local Azure Blob Storage endpoint over plain files.",
@@ -198,7 +196,8 @@ def _complain(*lines: str) -> int:
 def _run(load_config: Callable[[], Config], announce: Announce, config_file: str | None = None) -> NoReturn:
     """Supervise until the end; never returns. The configuration is loaded now, and again at every SIGHUP."""
     the_plan = _plan(load_config, config_file or "")
-    logging.basicConfig(level=the_plan.config.log.level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    log = the_plan.config.log
+    logs.configure(log.format, log.level, "supervisor", None, sys.stderr)
     again = partial(_plan, load_config, config_file or "")
     run = partial(supervise, the_plan, announce, load=again, with_sidecar=True, companions=(companion,))
     raise typer.Exit(trio.run(run))

@@ -182,10 +182,23 @@ class Log(Table):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is written."
     )
+    format: Literal["text", "json"] = Field(
+        default="text",
+        description='"text": lines for people; "json": an object per line. In the journal both have their priority.',
+    )
     access: bool = Field(
         default=False,
         description="One line of JSON for each request; never a key or a signature. It costs about a fifth of a small "
         "read.",
+    )
+    access_sample: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0,
+        description="Share of the requests that get such a line: 0.01 is one in a hundred. Faults of this node (status "
+        "500 and above) and slow requests always do.",
+    )
+    slow_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=10.0,
+        description="A request that takes longer is told, with where its time went. 0: none is.",
     )
 
 

@@ -19,7 +19,7 @@ import trio
 
 from agent.config import Config
 from agent.sidecar.reporters import REPORTERS, Reporter
-from dataplane.ipc import control
+from dataplane.ipc import control, logs
 from dataplane.ipc.slots import Slot
 
 log = logging.getLogger("blobedge.sidecar")
@@ -45,7 +45,7 @@ def run(control_fd: int) -> int:
     if not isinstance(start, control.Start):
         return control.EXIT_OK if start is None else control.EXIT_BOOT_FAILED
     config = Config.model_validate_json(json.dumps(start.settings["config"]))
-    logging.basicConfig(level=config.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(config.log.format, config.log.level, "sidecar", None, sys.stderr)
     trio.run(_live, channel, Slot(start.settings["slot_fd"]), config)
     sys.stderr.flush()
     os._exit(control.EXIT_OK)  # a reporter that hangs in its thread must not hold us

@@ -53,6 +53,9 @@ def worker_settings(the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_f
         copy_ca_file=config.copy_ca_file or "",
         limits=ipc.LimitSettings(**config.limits.model_dump(exclude={"memory_mib_max"})),
         access_log=config.log.access,
+        access_sample=config.log.access_sample,
+        slow_seconds=config.log.slow_seconds,
+        log_format=config.log.format,
         log_level=config.log.level,
         drain_seconds=config.drain_seconds,
     )

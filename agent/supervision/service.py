@@ -7,6 +7,7 @@ A reload and a recycle (recycle.py) both replace workers, so each waits for the 
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +32,7 @@ from agent.supervision.snapshot import (
 )
 from agent.supervision.sockets import Bound, dropped, forget_all, rebind, store_all
 from agent.supervision.systemd import ServiceManager
-from dataplane.ipc import control
+from dataplane.ipc import control, logs
 
 log = logging.getLogger("blobedge.supervisor")
 
@@ -193,7 +194,7 @@ class Service:
         change.commit()
         nursery.start_soon(self._close_after_drain, dropped(self.bounds, bounds), list(self.fleet.draining))
         self.plan, self.bounds, self._debug = plan, bounds, False
-        logging.getLogger().setLevel(plan.config.log.level.upper())
+        logs.configure(plan.config.log.format, plan.config.log.level, "supervisor", None, sys.stderr)
         store_all(bounds, self._manager)
         if self.sidecar.child is not None:
             self.sidecar.begin(plan.config)

@@ -20,6 +20,7 @@ SETTINGS_VERSION: Final = 1
 Scheme = Literal["http", "https"]
 Durability = Literal["strict", "relaxed"]
 RecordsBackend = Literal["auto", "xattr", "sidecar"]
+LogFormat = Literal["text", "json"]
 
 
 class SettingsError(ValueError):
@@ -115,6 +116,9 @@ class Settings:
     copy_ca_file: str = ""  # PEM bundle to trust for copy sources; "" for the system's
     limits: LimitSettings = LimitSettings()
     access_log: bool = False
+    access_sample: float = 1.0  # share of the requests that the access log has, 0 to 1
+    slow_seconds: float = 0.0  # a request that took longer is told; 0: none is
+    log_format: LogFormat = "text"
     log_level: str = "info"  # debug, info, warning, error
     drain_seconds: float = 30.0
 

@@ -1,5 +1,8 @@
 """The access log: one JSON line per request, with the names of Azure's resource log (table StorageBlobLogs).
 
+queueMs, diskMs and sendMs are ours (timings.py); sendMs is the wait for the client's body, since a line is made before
+its answer goes out, and serverLatencyMs is durationMs without it.
+
 A line never holds a credential: of the target only the decoded path is written, never the query (it may carry a SAS),
 of the headers only the user agent and the client's request id. The JSON escaper writes ASCII without control
 characters, so no name can forge a second line.
@@ -48,6 +51,9 @@ class Entry(NamedTuple):
     body_bytes_in: int | None
     body_bytes_out: int
     duration_ns: int
+    queue_ns: int
+    disk_ns: int
+    send_ns: int
 
 
 def line(entry: Entry) -> str:
@@ -59,6 +65,8 @@ def line(entry: Entry) -> str:
         f'{{"time":"{_second(seconds)}.{fraction:07d}Z","category":"{_category(entry.method)}",'
         f'"operationName":"{entry.operation}","operationVersion":{_text(entry.version)},"statusCode":{entry.status},'
         f'"statusText":"{entry.code or "Success"}","durationMs":{entry.duration_ns / 1e6:.3f},'
+        f'"serverLatencyMs":{(entry.duration_ns - entry.send_ns) / 1e6:.3f},"queueMs":{entry.queue_ns / 1e6:.3f},'
+        f'"diskMs":{entry.disk_ns / 1e6:.3f},"sendMs":{entry.send_ns / 1e6:.3f},'
         f'"callerIpAddress":{_text(entry.peer)},"correlationId":"{entry.request_id}",'
         f'"identity":{{"type":"{entry.identity or "Anonymous"}"}},"protocol":"{"HTTPS" if entry.secure else "HTTP"}",'
         f'"method":{_text(entry.method)},"objectKey":{_text(entry.path)},'

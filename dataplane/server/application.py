@@ -12,26 +12,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from dataplane.blobapi import cors, versions
-from dataplane.blobapi.authorization import Caller, Policies, Publicity, authorize, needs_container
+from dataplane.blobapi.authorization import Policies, Publicity, authorize, needs_container
 from dataplane.blobapi.errors import BlobError, ErrorCode
-from dataplane.blobapi.message import FileBody, Level, Request, Response
+from dataplane.blobapi.message import Level, Request, Response
 from dataplane.blobapi.model import AccessPolicy, ContainerState, PublicAccess
 from dataplane.blobapi.operations import Operation, OperationSpec, route
 from dataplane.blobapi.serviceproperties import ServiceProperties
 from dataplane.blobapi.uri import check_blob_name, check_container_name
-from dataplane.ipc.series import series_key
-from dataplane.server import access, refusals
+from dataplane.server import refusals
 from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.body import ClientDisconnected
 from dataplane.server.call import Body, Call, EmptyBody, Handler, SyncHandler
 from dataplane.server.head import RawRequest
 from dataplane.server.node import Account, Node
 from dataplane.server.plans import Plans
+from dataplane.server.record import Recorder, Trace
 from dataplane.server.serviceprops import local_service_properties, service_properties
 
 SERVER: Final = "Windows-Azure-Blob/1.0 blobedge"  # the first product is what SDKs and tools look for
@@ -59,21 +58,6 @@ _WITH_SNAPSHOT: Final = frozenset(
 _READ_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
 
-@dataclass(slots=True)
-class _Trace:
-    """What becomes known of a request on its way, for its answer's headers and its log line."""
-
-    raw: RawRequest
-    request_id: str
-    started_ns: int
-    request: Request | None = None
-    spec: OperationSpec | None = None
-    caller: Caller | None = None
-    account: Account | None = None
-    secondary: bool = False
-    code: str = ""
-
-
 class Application:
     """Answers the requests of one worker."""
 
@@ -86,11 +70,12 @@ class Application:
         names = {host: account.name for account in node.settings.accounts for host in account.host_names}
         self._hosts = Hosts(node.settings.host_suffixes, names)
         self._plans = Plans(_UNSUPPORTED_HEADERS)
+        self._record = Recorder(node).record
         node.app = self
 
     async def __call__(self, raw: RawRequest, body: Body) -> Response:
         """The answer to one request. Raises nothing but CancelledError, and ClientDisconnected when nobody is left."""
-        trace = _Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
+        trace = Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
         try:
             response = await self._answered(trace, body)
             if "origin" in raw.headers:
@@ -110,13 +95,17 @@ class Application:
         """
         if raw.method not in ("GET", "HEAD") or "origin" in raw.headers or "comp=" in raw.target:
             return None
-        trace = _Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
+        trace = Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
         body = EmptyBody()
         try:
             call = self._planned(trace, body) or self._call_now(trace, body)
             if call is None:
                 return None
-            response = self._sync_handlers[call.spec.operation](call)
+            begun_ns = time.perf_counter_ns()
+            try:
+                response = self._sync_handlers[call.spec.operation](call)
+            finally:
+                trace.disk_ns = time.perf_counter_ns() - begun_ns  # and the few microseconds of checks and headers
             if response is None:
                 return None
         except Exception as error:
@@ -125,7 +114,7 @@ class Application:
         self._record(trace, response, body)
         return response
 
-    def _planned(self, trace: _Trace, body: Body) -> Call | None:
+    def _planned(self, trace: Trace, body: Body) -> Call | None:
         """The call of a request that was worked out before (plans.py)."""
         raw, node = trace.raw, self._node
         now = node.now()
@@ -134,9 +123,11 @@ class Application:
             return None
         request = trace.request = plan.request(raw)
         trace.spec, trace.account, trace.caller, trace.secondary = plan.spec, plan.account, plan.caller, plan.secondary
-        return Call(request, plan.spec, plan.caller, body, plan.account, node, now, trace.request_id, plan.secondary)
+        return Call(
+            request, plan.spec, plan.caller, body, plan.account, node, now, trace.request_id, plan.secondary, trace
+        )
 
-    def _call_now(self, trace: _Trace, body: Body) -> Call | None:
+    def _call_now(self, trace: Trace, body: Body) -> Call | None:
         """The call of a request whose operation can be answered at once, None for another. Raises BlobError."""
         request, spec, account = self._routed(trace, None)
         if spec.operation not in self._sync_handlers or not account.store.local():
@@ -161,7 +152,7 @@ class Application:
         raw = RawRequest(
             method, target, part_headers, None, False, True, False, outer.request.secure, outer.request.peer
         )
-        trace = _Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
+        trace = Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
         body = EmptyBody()
         response = await self._answered(trace, body, outer, allowed)
         self._finish(trace, response)
@@ -171,7 +162,7 @@ class Application:
     # --- the way in ---
 
     async def _answered(
-        self, trace: _Trace, body: Body, outer: Call | None = None, allowed: frozenset[Operation] | None = None
+        self, trace: Trace, body: Body, outer: Call | None = None, allowed: frozenset[Operation] | None = None
     ) -> Response:
         try:
             request, spec, account = self._routed(trace, outer)
@@ -179,7 +170,7 @@ class Application:
                 raise BlobError(ErrorCode.INVALID_INPUT, reason="The operation is not supported in a batch.")
             if not request.version:
                 request.version = _default_version(await service_properties(self._node, account))
-            container = await self._container(request, account) if needs_container(request) else None
+            container = await self._container(trace, request, account) if needs_container(request) else None
             call = self._authorized(trace, request, spec, account, container, body)
             return await self._handlers[spec.operation](call)
         except ClientDisconnected:
@@ -187,7 +178,7 @@ class Application:
         except Exception as error:
             return self._failed(error, trace)
 
-    def _routed(self, trace: _Trace, outer: Call | None) -> tuple[Request, OperationSpec, Account]:
+    def _routed(self, trace: Trace, outer: Call | None) -> tuple[Request, OperationSpec, Account]:
         """Everything before authorisation; the version is still "" when the request does not say. Raises BlobError."""
         raw = trace.raw
         address = locate(raw.target, raw.headers.get("host", ""), self._hosts)
@@ -211,7 +202,7 @@ class Application:
 
     def _authorized(
         self,
-        trace: _Trace,
+        trace: Trace,
         request: Request,
         spec: OperationSpec,
         account: Account,
@@ -233,28 +224,29 @@ class Application:
             raise _refused("Write operations are not allowed on the secondary endpoint.")
         if spec.write and request.resource.container in account.read_only:
             raise _refused("The container is read-only: its directory is mapped that way on this node.")
-        return Call(request, spec, caller, body, account, node, now, trace.request_id, trace.secondary)
+        return Call(request, spec, caller, body, account, node, now, trace.request_id, trace.secondary, trace)
 
-    async def _container(self, request: Request, account: Account) -> ContainerState | None:
+    async def _container(self, trace: Trace, request: Request, account: Account) -> ContainerState | None:
         name = request.resource.container
         if not name:
             return None
         if account.store.local():
-            return account.store.container(name)
-        return await self._node.pool.metadata(account.store.container, name)
+            return trace.at_once(account.store.container, name)
+        return await trace.on_thread(self._node.pool.metadata, account.store.container, name)
 
     # --- the way out ---
 
-    def _failed(self, error: Exception, trace: _Trace) -> Response:
+    def _failed(self, error: Exception, trace: Trace) -> Response:
         refusal = refusals.refusal(error)
         if refusal is None:
             operation = trace.spec.operation.name if trace.spec else "?"
-            _log.error("request %s (%s) failed", trace.request_id, operation, exc_info=error)
+            fields = {"correlationId": trace.request_id, "operationName": operation}
+            _log.error("request %s (%s) failed", trace.request_id, operation, exc_info=error, extra={"fields": fields})
             refusal = BlobError(ErrorCode.INTERNAL_ERROR)
         trace.code = refusal.code.code
         return refusals.error_answer(refusal, trace.raw.method, trace.request_id, self._node.clock() // 100)
 
-    async def _add_cors(self, trace: _Trace, response: Response) -> None:
+    async def _add_cors(self, trace: Trace, response: Response) -> None:
         """Cross-origin headers, when the account has rules. A storage that fails here costs the headers, no more."""
         request, account = trace.request, trace.account
         if account is None or request is None or request.method == "OPTIONS":
@@ -263,11 +255,12 @@ class Application:
             properties = await service_properties(self._node, account)
         except Exception as error:
             if refusals.refusal(error) is None:
-                _log.error("request %s: no CORS rules", trace.request_id, exc_info=error)
+                fields = {"correlationId": trace.request_id}
+                _log.error("request %s: no CORS rules", trace.request_id, exc_info=error, extra={"fields": fields})
             return
         response.headers += cors.response_headers(properties.cors, request.method, request.header("origin"))
 
-    def _finish(self, trace: _Trace, response: Response) -> None:
+    def _finish(self, trace: Trace, response: Response) -> None:
         """The headers that every answer has; Date is the connection's."""
         version = trace.request.version if trace.request else ""
         if not version:
@@ -280,42 +273,6 @@ class Application:
         client_id = refusals.echoed_client_id(trace.raw.headers.get("x-ms-client-request-id"))
         if client_id is not None:
             response.headers.append(("x-ms-client-request-id", client_id))
-
-    def _record(self, trace: _Trace, response: Response | None, body: Body) -> None:
-        """Metrics and the access log. Without a response the client went away first (499, as Azure's log has it)."""
-        status = response.status if response is not None else 499
-        observe = self._node.observe
-        if observe is not None:
-            caller = trace.caller
-            key = series_key(
-                trace.spec.operation if trace.spec else None, status, trace.code, caller.kind._value_ if caller else ""
-            )
-            taken_ns = time.perf_counter_ns() - trace.started_ns
-            observe(key, taken_ns, body.length or 0, _body_bytes(response), 0, 0, 0)
-        if self._node.access_log is not None:
-            self._node.access_log.add(self._entry(trace, status, response, body))
-
-    def _entry(self, trace: _Trace, status: int, response: Response | None, body: Body) -> access.Entry:
-        raw, resource = trace.raw, trace.request.resource if trace.request else None
-        return access.Entry(
-            self._node.clock() // 100,
-            trace.request_id,
-            refusals.echoed_client_id(raw.headers.get("x-ms-client-request-id")) or "",
-            raw.peer,
-            raw.secure,
-            raw.method,
-            trace.spec.operation.name if trace.spec else "",
-            resource.account if resource else "",
-            f"/{resource.account}/{resource.container}/{resource.blob}".rstrip("/") if resource else "",
-            trace.request.version if trace.request else "",
-            status,
-            trace.code,
-            trace.caller.kind.value if trace.caller else "",
-            raw.headers.get("user-agent", ""),
-            body.length,
-            _body_bytes(response),
-            time.perf_counter_ns() - trace.started_ns,
-        )
 
 
 def _request(raw: RawRequest, address: Address) -> Request:
@@ -384,9 +341,3 @@ def _unknown_account(request: Request) -> BlobError:
 
 def _refused(message: str) -> BlobError:
     return BlobError(ErrorCode.AUTHORIZATION_FAILURE, message=message)
-
-
-def _body_bytes(response: Response | None) -> int:
-    if response is None:
-        return 0
-    return response.body.length if isinstance(response.body, FileBody) else len(response.body)

@@ -12,6 +12,7 @@ finaliser runs whenever the collector likes; a plain iterator needs none).
 
 import asyncio
 import mmap
+import time
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
@@ -99,12 +100,13 @@ class BodyReader:
 
     __slots__ = (
         "_error", "_filling", "_held", "_left", "_paused", "_pool", "_ready", "_source", "_started", "_waiter",
-        "_whole", "complete", "length",
+        "_whole", "complete", "length", "waited_ns",
     )  # fmt: skip
 
     def __init__(self, length: int | None, source: BodySource, pool: BufferPool) -> None:
         self.length = length
         self.complete = length == 0  # every byte has arrived
+        self.waited_ns = 0  # what the handler has waited for the client
         self._left = length  # bytes that have not arrived; None for a chunked body
         self._source = source
         self._pool = pool
@@ -275,10 +277,12 @@ class BodyReader:
     async def _arrival(self) -> None:
         assert self._waiter is None, "two readers of one body"
         self._waiter = asyncio.get_running_loop().create_future()
+        begun_ns = time.perf_counter_ns()
         try:
             await self._waiter
         finally:
             self._waiter = None
+            self.waited_ns += time.perf_counter_ns() - begun_ns
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

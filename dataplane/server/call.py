@@ -7,13 +7,14 @@ is decided here, once.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import RANDOM_BITS, new_etag
 from dataplane.blobapi.message import Request, Response
 from dataplane.blobapi.operations import OperationSpec
+from dataplane.server.timings import Timings
 
 if TYPE_CHECKING:
     from dataplane.blobapi.authorization import Caller
@@ -32,6 +33,10 @@ class Body(Protocol):
     def length(self) -> int | None:
         """Bytes to come as the head announced them; None for a chunked body."""
 
+    @property
+    def waited_ns(self) -> int:
+        """Nanoseconds that its reader has waited for the client so far."""
+
     async def read_all(self, bytes_max: int) -> bytes:
         """The whole body. Raises BlobError RequestBodyTooLarge when it is longer than bytes_max."""
 
@@ -46,6 +51,7 @@ class EmptyBody:
     """The body of a request that has none (parts of a batch)."""
 
     length: int | None = 0
+    waited_ns: int = 0
 
     async def read_all(self, bytes_max: int) -> bytes:
         return b""
@@ -74,6 +80,7 @@ class Call:
     now: int
     request_id: str
     secondary: bool = False
+    timings: Timings = field(default_factory=Timings)
 
     @property
     def store(self) -> "Store":
@@ -99,16 +106,16 @@ class Call:
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A metadata read of the store: at once when its file system is local, else on a thread for metadata."""
         if self.account.store.local():
-            return function(*args, **kwargs)
-        return await self.node.pool.metadata(function, *args, **kwargs)
+            return self.timings.at_once(function, *args, **kwargs)
+        return await self.timings.on_thread(self.node.pool.metadata, function, *args, **kwargs)
 
     async def blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Anything that computes or waits for long (hashing, copying, listings), on a thread for data."""
-        return await self.node.pool.data(function, *args, **kwargs)
+        return await self.timings.on_thread(self.node.pool.data, function, *args, **kwargs)
 
     async def write(self, job: "Job[T]") -> T:
         """Commit a change of the store; returns when it is as durable as the container asks for."""
-        return await self.account.committer.submit(job)
+        return await self.timings.committed(self.account.committer, job)
 
     def query(self, name: str) -> str | None:
         """A query parameter, None when it is absent or empty."""

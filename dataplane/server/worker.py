@@ -21,7 +21,7 @@ from typing import Final
 
 import uvloop
 
-from dataplane.ipc import control
+from dataplane.ipc import control, logs
 from dataplane.ipc.settings import Settings, SettingsError, from_json
 from dataplane.ipc.slots import Slot, SlotError
 from dataplane.server.access import AccessLog
@@ -48,8 +48,7 @@ def run(control_fd: int) -> int:
         settings = _settings(channel)
         if settings is None:
             return control.EXIT_OK  # the supervisor died before it said anything
-        log_format = f"%(asctime)s %(levelname)s worker {settings.worker}: %(message)s"  # as the supervisor's
-        logging.basicConfig(level=settings.log_level.upper(), stream=sys.stderr, format=log_format)
+        logs.configure(settings.log_format, settings.log_level, "worker", settings.worker, sys.stderr)
         _raise_descriptor_limit()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Worker(settings, channel).run())

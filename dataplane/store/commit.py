@@ -20,6 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from dataplane.store.errors import StorageUnavailable, translated
 from dataplane.store.syncs import sync_together
+from dataplane.store.worktime import WorkTime
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Job(ABC, Generic[T]):
     def __init__(self) -> None:
         self.staged_fds: list[int] = []  # to fsync between stage and publish
         self.directory_fds: dict[str, int] = {}  # to fsync after publish, once for each key in a group
+        self.work = WorkTime()  # of its preparation and its groups
         self._opened: list[int] = []
 
     def prepare(self) -> None:
@@ -87,6 +89,8 @@ def run_group(jobs: Sequence[Job[Any]]) -> list[Outcome[Any]]:
     """Take prepared jobs through stage, sync, publish and sync. Outcomes are in the order of the jobs."""
     outcomes = [Outcome[Any]() for _ in jobs]
     pairs = list(zip(jobs, outcomes, strict=True))
+    for job in jobs:
+        job.work.begin()
     for job, outcome in pairs:
         _attempt(outcome, job.stage)
     _sync_staged(pairs)
@@ -96,13 +100,19 @@ def run_group(jobs: Sequence[Job[Any]]) -> list[Outcome[Any]]:
     _sync_directories(pairs)
     for job, outcome in pairs:
         _finish(job, outcome)
+    for job in jobs:
+        job.work.end()
     return outcomes
 
 
 def prepare(job: Job[Any]) -> None:
     """The long part. Raises what it raises; after Again the job may be prepared once more, else it is to be ended."""
-    with translated("prepare"):
-        job.prepare()
+    job.work.begin()
+    try:
+        with translated("prepare"):
+            job.prepare()
+    finally:
+        job.work.end()
 
 
 def run(job: Job[T]) -> T:
