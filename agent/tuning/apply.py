@@ -2,7 +2,7 @@
 
 Order of an apply: record old values on disk, then change, then look. What fails on the way undoes this apply and leaves
 the record as it was. A process killed in the middle leaves a record that names every value it may have changed, so a
-rollback is exact from any point. One at a time, by a lock on the record's directory.
+rollback is exact from any point. One at a time, by a lock beside the record.
 """
 
 import fcntl
@@ -55,17 +55,15 @@ def apply(roots: Roots, plan: Plan) -> None:
 
 
 def apply_recorded(roots: Roots) -> list[str]:
-    """At boot: set what was applied before, and the drop-in; what is better by then, or somebody's choice, stays.
+    """At boot: set what was applied before; what is better by then, or somebody's choice, stays.
 
-    Returns keys whose device is not there (yet). What the kernel refuses keeps nothing else from being set. Raises
-    OperatorError with every refusal.
+    Writes no file, as its unit may not. Returns keys whose device is not there (yet). What the kernel refuses keeps
+    nothing else from being set. Raises OperatorError with every refusal.
     """
     with _alone(roots), _refusals():
         recorded = record.load(roots)
         if recorded is None:
             return []
-        if _drop_in_drift(roots, recorded):
-            record.save(roots, recorded)
         found = {key: knobs.read(roots, key) for key in recorded.entries}
         wanted = {
             key: combine.at_boot(key, value, recorded.entries[key].new)
@@ -186,10 +184,10 @@ def _refusals() -> Iterator[None]:
 
 @contextmanager
 def _alone(roots: Roots) -> Iterator[None]:
-    """Hold the lock. Without a directory to lock the first step of a caller tells why it cannot be made."""
+    """Hold the lock: a file that only root can open, as anybody who can open it could hold it for ever."""
     with _refusals():
         roots.state.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor = os.open(roots.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(roots.state / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with _refusals():
             fcntl.flock(descriptor, fcntl.LOCK_EX)

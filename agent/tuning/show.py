@@ -65,7 +65,11 @@ def drift_table(drift: Sequence[Drift]) -> None:
     """What is not as it was applied."""
     table = _table("key", "applied", "found")
     for item in drift:
-        table.add_row(escape(item.key), escape(item.expected) or EMPTY, escape(item.found or EMPTY))
+        table.add_row(
+            escape(item.key),
+            escape(item.expected) or EMPTY,
+            "gone" if item.found is None else escape(item.found) or EMPTY,
+        )
     Console().print(table)
 
 

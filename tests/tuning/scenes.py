@@ -92,6 +92,7 @@ def whole(where: Roots) -> None:
         assert not apply.verify(where)
         assert plan(look(where), OPTIONS).changes == ()
         assert links.qdisc("ours0") == "pfifo"
+        assert (where.state / "lock").stat().st_mode & 0o777 == 0o600, "others could hold it for ever"
         assert where.drop_in.read_text().splitlines()[0] == record.HEADER
         assert f"{SOMAXCONN} = 32768" in where.drop_in.read_text().splitlines()
 
@@ -253,13 +254,15 @@ def taken_over(where: Roots) -> None:
 
 
 def drop_in_gone(where: Roots) -> None:
-    """The next boot would start without our values: that is drift, and `apply --boot` mends it."""
+    """The next boot would start without our values: that is drift, and an apply mends it; a boot writes no file."""
     apply.apply(where, plan(look(where), OPTIONS))
     text = where.drop_in.read_text()
     for spoil in (lambda: where.drop_in.unlink(), lambda: where.drop_in.write_text(f"{record.HEADER}\n")):
         spoil()
         assert [drift.key for drift in apply.verify(where)] == [str(where.drop_in)]
         assert apply.apply_recorded(where) == []
+        assert not where.drop_in.exists() or where.drop_in.read_text() != text
+        apply.apply(where, plan(look(where), OPTIONS))
         assert where.drop_in.read_text() == text
         assert not apply.verify(where)
 
