@@ -1,4 +1,8 @@
-"""One bundle of this checkout for all tests, and a fresh machine for each."""
+"""One bundle of this checkout for all tests; one machine with the service for those that leave it as they found it.
+
+Every test that gets `service` finds the service up and whole, whatever the test before did to it: it waits until
+systemd calls it active again. Tests that install or remove get a fresh machine.
+"""
 
 import shutil
 import subprocess
@@ -9,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.systemd.machine import CHECKOUT, Machine, booted, make_tree, why_not
+from tests.systemd.service import INSTALL, Service
 
 BUNDLE = "bundle.tar.gz"
 NEXT_BUNDLE = "next.tar.gz"
@@ -42,8 +47,16 @@ def machine(shared: Path) -> Iterator[Machine]:
         yield machine
 
 
+@pytest.fixture(scope="session")
+def installed(shared: Path) -> Iterator[Service]:
+    """The machine that tests share, with blobedge installed from the bundle and started."""
+    with booted(shared) as machine:
+        machine.run(INSTALL, "--bundle", f"/mnt/shared/{BUNDLE}")
+        yield Service(machine)
+
+
 @pytest.fixture
-def installed(machine: Machine) -> Machine:
-    """A machine with blobedge, installed and started from the bundle."""
-    machine.run("/mnt/shared/tools/install", "--bundle", f"/mnt/shared/{BUNDLE}")
-    return machine
+def service(installed: Service) -> Service:
+    """The service of the shared machine, up and whole."""
+    installed.settle()
+    return installed

@@ -1,6 +1,7 @@
 # The service around a release: user, units, configuration, start, removal. Sourced by tools/install.
 
 ACTIVE_SECONDS_MAX=90 # TimeoutStartSec= of the unit
+TUNE_STATE=/var/lib/blobedge-tune # agent/tuning/knobs.py
 
 # put SOURCE TARGET: a file of ours, root's, for all to read.
 put() {
@@ -77,10 +78,22 @@ data_of() {
     "$opt/current/bin/python" -I "$opt/current/tools/lib/install_dropin.py" --data "$etc/blobedge.toml" 2>/dev/null || true
 }
 
+# undo_tuning: give the kernel its old values back, while the program that recorded them is still here.
+undo_tuning() {
+    if [ -e "$TUNE_STATE/state.json" ]; then
+        "$opt/current/bin/blobedge" tune rollback >&2 \
+            || die "the kernel's old settings cannot be restored; nothing was removed: mend what is said above, then again"
+    fi
+    if [ -d "$TUNE_STATE" ]; then
+        rmdir "$TUNE_STATE" || say "kept $TUNE_STATE: it has files that are none of ours"
+    fi
+}
+
 remove_all() {
     data=$(data_of)
     if [ -z "$root" ]; then
         stop_units
+        undo_tuning
     fi
     rm -rf "$opt" "$units/blobedge.service.d"
     rm -f "$units/blobedge.service" "$units/blobedge-tune.service" "$root/usr/local/bin/blobedge" \

@@ -1,0 +1,60 @@
+"""Removal leaves configuration, keys and data, and a kernel whose network settings are as they were before."""
+
+import re
+
+from tests.systemd.conftest import BUNDLE
+from tests.systemd.machine import Machine
+from tests.systemd.service import CONFIGURATION, DATA, INSTALL, Service
+
+BLOBEDGE = "/usr/local/bin/blobedge"
+# Counters, what other programs of the host move, and keys that the kernel draws: none of them is a setting.
+VOLATILE = re.compile(
+    r"fs\.(dentry-state|file-nr|inode-nr|inode-state|aio-nr|quota\.)|net\.netfilter\.nf_conntrack_count"
+)
+
+
+def kernel(machine: Machine) -> tuple[list[str], str]:
+    """Every setting of the network and of the file systems, and every qdisc."""
+    settings = machine.says("sysctl", "--all", "--pattern", "^(net|fs)[.]").splitlines()
+    assert len(settings) > 100
+    return sorted(line for line in settings if not VOLATILE.match(line)), machine.says("tc", "qdisc", "show")
+
+
+def files(machine: Machine) -> set[str]:
+    """Every file that an installation could leave behind."""
+    listed = machine.says("find", "/etc", "/opt", "/usr", "/var/lib", "/srv", "-not", "-path", "*/__pycache__*")
+    return set(listed.splitlines())
+
+
+def test_stop_and_remove_leave_only_configuration_keys_and_data(machine: Machine) -> None:
+    before, settings = files(machine), kernel(machine)
+    machine.run(INSTALL, "--bundle", f"/mnt/shared/{BUNDLE}")
+    Service(machine).exchange("left.txt")
+    removed = machine.run(INSTALL, "--remove").stderr
+    assert f"{DATA} (data)" in removed
+    assert machine.says("pgrep", "-u", "blobedge") == ""
+    own = ("/etc/blobedge", "/srv/blobedge", "/var/lib/blobedge")
+    users = {f"/etc/{name}{end}" for name in ("passwd", "group", "shadow", "gshadow") for end in ("", "-")}
+    left = {path for path in files(machine) - before - users if not path.startswith(own)}
+    assert left == {"/etc/.pwd.lock"} - before
+    assert machine.path(f"{DATA}/tested/left.txt").read_text() == "content of left.txt"
+    assert kernel(machine) == settings
+
+
+def test_removal_undoes_the_tuning(machine: Machine) -> None:
+    machine.run("ip", "link", "add", "edge0", "type", "veth", "peer", "name", "edge1")
+    machine.run("ip", "link", "set", "edge0", "up")
+    before = kernel(machine)
+    machine.run(INSTALL, "--bundle", f"/mnt/shared/{BUNDLE}")
+    configuration = machine.path(CONFIGURATION)
+    configuration.write_text(configuration.read_text() + '\n[tune]\nprofile = "wan-azure"\nrtt_milliseconds = 40.0\n')
+    machine.run(BLOBEDGE, "tune", "apply")
+    machine.run("systemctl", "enable", "--now", "blobedge-tune.service")
+    assert machine.says("systemctl", "is-active", "blobedge-tune.service") == "active"
+    assert kernel(machine) != before
+    assert machine.path("/etc/sysctl.d/60-blobedge.conf").exists()
+
+    machine.run(INSTALL, "--remove")
+    assert kernel(machine) == before
+    assert not machine.path("/etc/sysctl.d/60-blobedge.conf").exists()
+    assert not machine.path("/var/lib/blobedge-tune").exists()
