@@ -1,7 +1,10 @@
 """Opening without openat2 answers as openat2 does, whatever lies on the path."""
 
+import ctypes
+import errno
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +68,32 @@ def test_a_file_is_made_with_its_mode(root_fd: int) -> None:
     fd = walk.open_beneath(root_fd, b"dir/new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
     os.close(fd)
+
+
+SECCOMP_MODE_FILTER = 2
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
+RET_ALLOW, RET_ERRNO = 0x7FFF0000, 0x00050000
+# A program of classic BPF, (code, jump if true, jump if false, operand): load the call's number; openat2 is ENOSYS.
+FILTER = [(0x20, 0, 0, 0), (0x15, 0, 1, 437), (0x06, 0, 0, RET_ERRNO | errno.ENOSYS), (0x06, 0, 0, RET_ALLOW)]
+
+
+def forbid_openat2() -> None:
+    """As systemd's RestrictSUIDSGID= does, for this process and for good."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in FILTER))
+    what = ctypes.create_string_buffer(struct.pack("@HP", len(FILTER), ctypes.addressof(program)))
+    assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    assert libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, what) == 0
+
+
+def test_a_process_without_openat2_opens_all_the_same(root_fd: int) -> None:
+    expected = [found(syscalls.openat2(root_fd, path.encode(), READ)) for path in PATHS]
+    child = os.fork()
+    if child == 0:
+        try:
+            forbid_openat2()
+            same = [found(syscalls.openat2(root_fd, path.encode(), READ)) for path in PATHS] == expected
+            os._exit(0 if same and syscalls._ABSENT else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
