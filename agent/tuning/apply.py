@@ -8,8 +8,9 @@ rollback is exact from any point. One at a time, by a lock beside the record.
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from agent.problems import OperatorError, Problem
@@ -184,13 +185,24 @@ def _refusals() -> Iterator[None]:
 
 @contextmanager
 def _alone(roots: Roots) -> Iterator[None]:
-    """Hold the lock: a file that only root can open, as anybody who can open it could hold it for ever."""
+    """Hold the lock, and leave no trace of it."""
+    path = roots.state / "lock"
     with _refusals():
         roots.state.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor = os.open(roots.state / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = _locked(path)
     try:
-        with _refusals():
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        path.unlink()  # before it is let go: who waits for it sees that, and takes a new one
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """A file that only root can open: the directory itself could be locked for ever by anybody who can read it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
         os.close(descriptor)
