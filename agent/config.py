@@ -266,11 +266,11 @@ class Limits(Table):
     """What one worker may hold. The Blob protocol's own limits are Azure's and not configurable."""
 
     memory_mib_max: int = Field(
-        default=1024,
+        default=2048,
         ge=16,
         le=1_048_576,
-        description="MiB of RAM of its own, without what it shares. A worker, or the sidecar, that holds more for half "
-        "a minute is replaced by a new one, without an interruption.",
+        description="MiB of RAM of its own, without what it shares; an upload needs two. A worker, or the sidecar, "
+        "that holds more for half a minute is replaced by a new one, without an interruption.",
     )
     connections_count_max: int = Field(
         default=limits.connections_count_max, ge=1, le=1_000_000, description="Open connections."
