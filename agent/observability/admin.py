@@ -61,15 +61,19 @@ async def companion(service: RunningService) -> None:
     health = Health(service)
 
     async def metrics(_query: Mapping[str, str]) -> Response:
-        body, content_type = await page(service, [_usage(reading) for reading in health.readings()])
+        verdict = health.verdict()
+        answering = {check.name for check in verdict.checks if check.status == "ok"}
+        usages = [_usage(each, f"mount:{each.place.name}" in answering) for each in health.readings()]
+        body, content_type = await page(service, usages, verdict)
         return Response(200, body, content_type)
 
     await serve(service, {"/metrics": metrics}, health=health, follow=service.follow_reloads)
 
 
-def _usage(reading: Reading) -> MountUsage:
+def _usage(reading: Reading, answers: bool) -> MountUsage:
+    """What metrics tell of a mount: nothing of one that hangs, whatever it said before."""
     place, facts = reading.place, reading.facts
-    if facts is None:
+    if facts is None or not answers:
         return MountUsage(place.account, place.container)
     return MountUsage(
         place.account, place.container, facts.free_bytes, facts.size_bytes, facts.free_inodes, facts.inodes

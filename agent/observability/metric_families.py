@@ -33,6 +33,8 @@ _TABLE: Final = (
     Family("blobedge_build_info", "gauge", ("version", "python"), "1, with what runs in its labels."),
     Family("blobedge_start_time_seconds", "gauge", (), "Unix time at which the supervisor started."),
     Family("blobedge_state", "gauge", ("state",), "1 for the state that the service is in, 0 for the others."),
+    Family("blobedge_ready", "gauge", (), "1 if /health/ready answers 200."),
+    Family("blobedge_health_check", "gauge", ("check",), "A check of /health/ready: 0 ok, 1 degraded, 2 failing."),
     Family(
         "blobedge_requests_total",
         "counter",
@@ -70,7 +72,7 @@ _TABLE: Final = (
     Family("blobedge_process_resident_memory_bytes", "gauge", _ONE_PROCESS, "Memory in RAM, shared pages included."),
     Family("blobedge_process_cpu_seconds_total", "counter", _ONE_PROCESS, "CPU time, user and system."),
     Family("blobedge_process_open_fds", "gauge", _ONE_PROCESS, "Open file descriptors."),
-    Family("blobedge_mount_up", "gauge", _MOUNT, "1 if the mount answered when health last asked."),
+    Family("blobedge_mount_up", "gauge", _MOUNT, "1 if the mount answers; 0 while it hangs or refuses."),
     Family("blobedge_mount_free_bytes", "gauge", _MOUNT, "Bytes that the service may still write."),
     Family("blobedge_mount_size_bytes", "gauge", _MOUNT, "Size of the file system."),
     Family("blobedge_mount_free_inodes", "gauge", _MOUNT, "Files that may still be made."),

@@ -22,6 +22,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from agent.observability.azure_metrics import api_name, response_type
+from agent.observability.checks import SEVERITY
+from agent.observability.health import Verdict
 from agent.observability.metric_families import FAMILIES
 from agent.observability.totals import read_totals
 from agent.supervision.policy import State
@@ -78,17 +80,20 @@ class Observed:
     processes: Sequence[ProcessFacts]
     mounts: Sequence[MountUsage]
     now: float  # Unix time
+    verdict: Verdict | None = None  # of health
 
 
-async def page(service: Service, mounts: Sequence[MountUsage] = ()) -> tuple[bytes, str]:
+async def page(
+    service: Service, mounts: Sequence[MountUsage] = (), verdict: Verdict | None = None
+) -> tuple[bytes, str]:
     """Return the metrics of the service, and their content type (Prometheus' text format, version 0.0.4).
 
-    `mounts` are health's last observations. Raises SlotError for a descriptor that is no slot, OSError.
+    `mounts` and `verdict` are health's. Raises SlotError for a descriptor that is no slot, OSError.
     """
     snapshot, totals = service.snapshot(), await read_totals(service)
 
     def make() -> bytes:
-        return text(Observed(snapshot, totals, look_at_processes(snapshot), mounts, time.time()))
+        return text(Observed(snapshot, totals, look_at_processes(snapshot), mounts, time.time(), verdict))
 
     return await trio.to_thread.run_sync(make), CONTENT_TYPE_PLAIN_0_0_4
 
@@ -124,7 +129,7 @@ class _Observations(Collector):
 
     def collect(self) -> Iterator[Metric]:
         observed = self._observed
-        for samples in (_service, _requests, _answers, _processes, _process_facts, _mounts, _reports):
+        for samples in (_service, _health, _requests, _answers, _processes, _process_facts, _mounts, _reports):
             yield from samples(observed)
         yield _durations(observed.totals)
 
@@ -153,6 +158,14 @@ def _service(observed: Observed) -> Iterator[Metric]:
         states = (((state,), float(state == reload.state)) for state in RELOAD_STATES)
         yield _family("blobedge_last_reload_state", states)
         yield _family("blobedge_last_reload_timestamp_seconds", [((), reload.at)])
+
+
+def _health(observed: Observed) -> Iterator[Metric]:
+    """What /health/ready says, so that every check of it can be alerted on."""
+    if observed.verdict is not None:
+        yield _family("blobedge_ready", [((), float(observed.verdict.ready))])
+        checks = (((check.name,), SEVERITY[check.status]) for check in observed.verdict.checks)
+        yield _family("blobedge_health_check", checks)
 
 
 def _requests(observed: Observed) -> Iterator[Metric]:

@@ -44,6 +44,10 @@ def test_a_hung_mount(tmp_path: Path, root: Path) -> None:
             answer = told(service, "mount:acct", "failing: ", time.monotonic())
             assert "it hangs" in answer.reason("mount:acct")
             assert (answer.status, answer.document["status"]) == (503, "failing")
+            metrics = service.page("/metrics")
+            assert 'blobedge_mount_up{account="acct",container=""} 0.0' in metrics
+            assert 'blobedge_health_check{check="mount:acct"} 2.0' in metrics
+            assert "blobedge_ready 0.0" in metrics
             assert (said := service.command()).returncode == 2
             assert said.stdout.startswith("BLOBEDGE CRITICAL - ")
         service.until_well()

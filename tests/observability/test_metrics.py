@@ -13,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config import Account, Config
 from agent.observability import metric_families
+from agent.observability.checks import Check
+from agent.observability.health import Verdict
 from agent.observability.metrics import MountUsage, look_at_processes, page
 from agent.supervision.snapshot import (
     MountSnapshot,
@@ -50,6 +52,9 @@ SNAPSHOT = ServiceSnapshot(
     last_reload=ReloadSnapshot(4, "refused", 1.5e9, ("no",)),
     recycles=(RecycleSnapshot("worker", 0, 3, 1, 1.5e9, ""),),
 )
+
+
+VERDICT = Verdict("degraded", True, (Check("mount:plant7", "ok"), Check("cloud", "degraded", "tcp: refused")))
 
 
 class RunningService:
@@ -91,7 +96,7 @@ def observe(fd: int, key: int, times: int = 1) -> None:
 
 
 async def samples(service: RunningService, *mounts: MountUsage) -> Samples:
-    body, content_type = await page(service, mounts)
+    body, content_type = await page(service, mounts, VERDICT)
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     found: Samples = {}
     for family in text_string_to_metric_families(body.decode()):
@@ -202,7 +207,8 @@ async def test_promtool_accepts_the_page(slot_fds: tuple[int, ...]) -> None:
         pytest.skip("promtool is missing: apt-get install prometheus")
     observe(slot_fds[0], GET)
     observe(slot_fds[0], series_key(Operation.PUT_BLOB, 503, "ServerBusy", "AccountKey"))
-    body, _ = await page(RunningService(slot_fds), [MountUsage("plant7", "", 5, 100, 7, 9)])
+    body, _ = await page(RunningService(slot_fds), [MountUsage("plant7", "", 5, 100, 7, 9)], VERDICT)
+    assert b'blobedge_health_check{check="cloud"} 1.0' in body
     command = [promtool, "check", "metrics"]
     checked = await trio.run_process(command, stdin=body, capture_stdout=True, capture_stderr=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
