@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 WATCH_SECONDS: Final = 1.0
+ERRORS_COUNT_MAX: Final = 10  # the most frequent; --json has all
 STYLES: Final = {"ok": "green", "degraded": "yellow", "failing": "red"}
 
 
@@ -61,7 +62,7 @@ def screen(document: dict[str, Any]) -> "RenderableType":
     from rich.table import Table
 
     tables = [_head(document), _processes(document), _recycles(document), _mounts(document)]
-    tables += [_traffic(document), _bad(document)]
+    tables += [_traffic(document), _errors(document), _bad(document)]
     return Group(*(table for table in tables if not isinstance(table, Table) or table.row_count))
 
 
@@ -93,10 +94,27 @@ def _head(document: dict[str, Any]) -> Any:
     _row(table, "configuration", document["config_file"] or "command line")
     for url in document["urls"]:
         _row(table, "serves", url)
+    for report in document["reports"]:
+        _row(table, report["kind"], _report(report))
     last = document["last_reload"]
     if last is not None:
         _row(table, "last reload", f"{last['number']}: {last['state']} {'; '.join(last['problems'])}")
     return table
+
+
+def _report(report: dict[str, Any]) -> str:
+    """One line of what the sidecar found (agent.doctor.cloud.report, agent.tuning.report)."""
+    if "error" in report:
+        return f"not known: {report['error']}"
+    if report["kind"] == "cloud":
+        if not report["configured"]:
+            return "none configured"
+        reached = f"reached in {report['rtt_milliseconds']} ms"
+        return reached if report["reachable"] else f"not reached, {report['step']}: {report['reason']}"
+    if report["kind"] == "tuning":
+        drifted = len(report["drift"])
+        return f"{report['profile']}, {drifted} settings drifted" if report["applied"] else "not applied"
+    return ""
 
 
 def _processes(document: dict[str, Any]) -> Any:
@@ -127,11 +145,18 @@ def _mounts(document: dict[str, Any]) -> Any:
     for each in document["mounts"]:
         name = f"{each['account']}/{each['container']}" if each["container"] else each["account"]
         free = checks.get(f"space:{name}", {}).get("details", {}).get("free_percent")
-        found = " ".join(f"{key}={value}" for key, value in each["capabilities"].items())
         answers = _colored(checks.get(f"mount:{name}", {}).get("status", "-"))
-        words = f"read-only {found}" if each["read_only"] else found
-        _row(table, name, each["path"], answers, "-" if free is None else f"{free:.1f} %", words)
+        words = [_capability(key.replace("_", " "), value) for key, value in each["capabilities"].items()]
+        found = ", ".join(["read-only"] * each["read_only"] + [word for word in words if word])
+        _row(table, name, each["path"], answers, "-" if free is None else f"{free:.1f} %", found)
     return table
+
+
+def _capability(key: str, value: object) -> str:
+    """What store.probe found, in words; "" for what there is nothing to say of."""
+    if isinstance(value, bool):
+        return key if value else f"no {key}"
+    return f"{key} {value}" if value not in ("", None) else ""
 
 
 def _traffic(document: dict[str, Any]) -> Any:
@@ -139,6 +164,13 @@ def _traffic(document: dict[str, Any]) -> Any:
     for name, value in document["counters"].items():
         if value:
             _row(table, name.replace("_", " "), f"{value:,}")
+    return table
+
+
+def _errors(document: dict[str, Any]) -> Any:
+    table = _table("\nErrors answered since the start", "", "", "")
+    for each in document["errors"][:ERRORS_COUNT_MAX]:
+        _row(table, each["status"], each["error_code"] or "-", f"{each['count']:,}")
     return table
 
 

@@ -6,6 +6,7 @@ The document is what scripts read: keys are only ever added. `version` of it cha
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from http import HTTPStatus
 from typing import Any, Final
 
 from agent.observability.health import Health, Verdict
@@ -22,8 +23,8 @@ def status_route(service: Service, health: Health) -> Routes:
     """Return the page of status."""
 
     async def page(_query: Mapping[str, str]) -> Response:
-        counters = traffic(await read_totals(service))
-        return json_response(document(service.snapshot(), health.verdict(), counters, time.time()))
+        totals = await read_totals(service)
+        return json_response(document(service.snapshot(), health.verdict(), totals, time.time()))
 
     return {"/status": page}
 
@@ -40,7 +41,18 @@ def traffic(reading: Reading) -> Mapping[str, int]:
     return {**totals, **{counter.name.lower(): total for counter, total in reading.counters.items()}}
 
 
-def document(snapshot: ServiceSnapshot, verdict: Verdict, counters: Mapping[str, int], now: float) -> dict[str, Any]:
+def errors(reading: Reading) -> list[dict[str, Any]]:
+    """Return how often each error was answered, the most frequent first. Pure."""
+    counts: dict[tuple[int, str], int] = {}
+    for labels, sums in reading.requests.items():
+        if labels.status >= HTTPStatus.BAD_REQUEST:
+            at = (labels.status, labels.error_code)
+            counts[at] = counts.get(at, 0) + sums.count
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{"status": status, "error_code": code, "count": count} for (status, code), count in ordered]
+
+
+def document(snapshot: ServiceSnapshot, verdict: Verdict, totals: Reading, now: float) -> dict[str, Any]:
     """Make the document. Pure; `now` is Unix time."""
     return {
         "document_version": DOCUMENT_VERSION,
@@ -64,7 +76,8 @@ def document(snapshot: ServiceSnapshot, verdict: Verdict, counters: Mapping[str,
             }
             for each in snapshot.mounts
         ],
-        "counters": dict(counters),
+        "counters": dict(traffic(totals)),
+        "errors": errors(totals),
         "reports": [{"kind": each.kind, "at": each.at, **each.document} for each in snapshot.reports],
         "recycles": [asdict(each) for each in snapshot.recycles],
         "last_reload": asdict(snapshot.last_reload) if snapshot.last_reload is not None else None,

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from agent.commands.status import screen
-from agent.observability.status import traffic
+from agent.commands.status import _capability, _report, screen
+from agent.observability.status import errors, traffic
 from agent.supervision.snapshot import RecycleSnapshot
 from dataplane.blobapi.operations import Operation
 from dataplane.ipc import slots
@@ -78,6 +79,7 @@ def test_the_screen_takes_no_text_for_markup() -> None:
     document = {
         "version": "1", "state": "ready", "pid": 1, "uptime_seconds": 1.0, "config_file": "[red]x[/nonsense]",
         "urls": [], "last_reload": None, "processes": [], "recycles": [], "mounts": [], "counters": {"requests": 1234},
+        "errors": [{"status": 404, "error_code": "[blink]", "count": 7}], "reports": [],
         "health": {"status": "ok", "checks": []},
     }  # fmt: skip
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
@@ -86,3 +88,44 @@ def test_the_screen_takes_no_text_for_markup() -> None:
     text = console.export_text()
     assert "[red]x[/nonsense]" in text
     assert "1,234" in text
+    assert "[blink]" in text
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        ({"kind": "cloud", "configured": False}, "none configured"),
+        ({"kind": "cloud", "configured": True, "reachable": True, "rtt_milliseconds": 3.5}, "reached in 3.5 ms"),
+        (
+            {"kind": "cloud", "configured": True, "reachable": False, "rtt_milliseconds": None, "step": "dns",
+             "reason": "no"},
+            "not reached, dns: no",
+        ),
+        ({"kind": "tuning", "applied": False, "profile": None, "drift": []}, "not applied"),
+        ({"kind": "tuning", "applied": True, "profile": "lan", "drift": [{}]}, "lan, 1 settings drifted"),
+        ({"kind": "tuning", "error": "OSError: no"}, "not known: OSError: no"),
+    ],
+)  # fmt: skip
+def test_a_report_is_one_line(report: dict[str, Any], line: str) -> None:
+    assert _report(report) == line
+
+
+def test_capabilities_in_words() -> None:
+    assert [_capability(*each) for each in (("reflink", False), ("xattr", True), ("records", "xattr"), ("x", ""))] == [
+        "no reflink", "xattr", "records xattr", "",
+    ]  # fmt: skip
+
+
+def test_errors_are_added_up_over_operations_and_callers() -> None:
+    fd = slots.create("test")
+    requests = RequestSeries(Slot(fd))
+    for operation, auth, times in ((Operation.GET_BLOB, "SAS", 2), (Operation.PUT_BLOB, "AccountKey", 3)):
+        for _ in range(times):
+            requests.observe(series_key(operation, 404, "ContainerNotFound", auth), 1, 0, 0, 0, 0, 0)
+    requests.observe(series_key(None, 400, "InvalidUri"), 1, 0, 0, 0, 0, 0)
+    requests.observe(series_key(Operation.GET_BLOB, 200, "", "SAS"), 1, 0, 0, 0, 0, 0)
+    assert errors(read_fds([fd])) == [
+        {"status": 404, "error_code": "ContainerNotFound", "count": 5},
+        {"status": 400, "error_code": "InvalidUri", "count": 1},
+    ]
+    os.close(fd)
