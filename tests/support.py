@@ -28,8 +28,8 @@ import uvloop
 from dataplane.ipc.settings import AccountSettings, ListenerSettings, MappedContainer, Settings
 from dataplane.server.access import AccessLog
 from dataplane.server.build import build_node, close_node
-from dataplane.server.diskpool import DiskPools
 from dataplane.server.listening import open_server
+from dataplane.server.mountpools import MountPools
 from dataplane.server.node import Node
 
 ACCOUNT: Final = "testaccount"
@@ -191,14 +191,14 @@ class InProcessServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        pools, log = DiskPools(), AccessLog(self.log_lines.append)
+        pools, log = MountPools(), AccessLog(self.log_lines.append)
         self.node = build_node(self._settings, self._loop, pools, access_log=log)
-        server = await open_server(self.node, pools)
+        server = await open_server(self.node)
         self._ready.set()
         await self._stop.wait()
         await server.drain()
         server.abort()
         await self.node.copies.stop()
-        await self._loop.run_in_executor(None, close_node, self.node)
+        assert await self._loop.run_in_executor(None, close_node, self.node, ANSWER_SECONDS_MAX)
         log.close(ANSWER_SECONDS_MAX)
         pools.close()

@@ -366,6 +366,11 @@ class ErrorCode(Enum):
         500,
         "Server encountered an internal error. Please try again after some time.",
     )
+    OPERATION_TIMED_OUT = (
+        "OperationTimedOut",
+        500,
+        "The operation could not be completed within the permitted time. It may or may not have succeeded.",
+    )
     NOT_IMPLEMENTED = ("NotImplemented", 501, "The requested operation is not implemented on the specified resource.")
     SERVER_BUSY = (
         "ServerBusy",

@@ -29,6 +29,8 @@ connections_count_max: Final = 4096
 data_threads_count: Final = 16  # blocking reads and writes of content, hashing
 metadata_threads_count: Final = 8  # opens, stats and listings, where the mount is not local
 pool_queue_count_max: Final = 512  # calls that wait for a thread of either kind; one more is answered 503 ServerBusy
+storage_seconds_max: Final = 30.0  # a request waits so long for one call of a mount, then 500 OperationTimedOut
+storage_long_seconds_max: Final = 600.0  # the same for what may copy or sync gigabytes in one call
 
 # --- names ---
 container_name_chars_min: Final = 3
@@ -116,7 +118,7 @@ sendfile_ahead_bytes: Final = 4 * MIB  # read ahead of a cold transfer
 tls_slice_bytes_max: Final = 256 * KIB
 
 # --- writes on their way (ours) ---
-commits_in_flight_max: Final = 4096  # jobs of one account that a worker has handed to its committer
+commits_in_flight_max: Final = 4096  # jobs on one file system that a worker has handed to its committer
 small_body_bytes_max: Final = 128 * KIB  # a blob or block up to here is kept in memory until its group is committed
 hash_inline_bytes_max: Final = 32 * KIB  # hashed on the event loop; more goes to a thread
 

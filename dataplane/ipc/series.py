@@ -32,6 +32,7 @@ from typing import Final
 from dataplane.blobapi.authorization import CallerKind
 from dataplane.blobapi.errors import ErrorCode
 from dataplane.blobapi.operations import Operation
+from dataplane.ipc.gauges import GROUP_BOUNDS, FileSystemGauges, file_systems, group_sizes
 from dataplane.ipc.slots import SERIES_WORD, SLOT_BYTES, WORD_BYTES, Counter, Slot
 
 #: Upper bounds of the latency histograms in seconds, inclusive. Local metadata answers in under a millisecond, a large
@@ -189,11 +190,14 @@ class Sums:
 
 @dataclass(slots=True)
 class Reading:
-    """One slot, or several added up. `histograms`: by operation, a count for each of BOUNDS_NS and one for the rest."""
+    """One slot, or several added up. `histograms`: by operation, a count for each of BOUNDS_NS and one for the rest;
+    `group_sizes` in the same way for GROUP_BOUNDS; `file_systems` by device number, several workers' gauges summed."""
 
     counters: dict[Counter, int] = field(default_factory=lambda: dict.fromkeys(Counter, 0))
     requests: dict[Labels, Sums] = field(default_factory=dict)
     histograms: dict[str, list[int]] = field(default_factory=dict)
+    group_sizes: list[int] = field(default_factory=lambda: [0] * (len(GROUP_BOUNDS) + 1))
+    file_systems: dict[int, FileSystemGauges] = field(default_factory=dict)
 
     def add(self, other: "Reading") -> None:
         """Add all of another reading to this one."""
@@ -204,6 +208,10 @@ class Reading:
         for operation, counts in other.histograms.items():
             mine = self.histograms.setdefault(operation, [0] * len(counts))
             mine[:] = map(int.__add__, mine, counts)
+        self.group_sizes[:] = map(int.__add__, self.group_sizes, other.group_sizes)
+        for device, gauges in other.file_systems.items():
+            known = self.file_systems.get(device)
+            self.file_systems[device] = gauges if known is None else known.plus(gauges)
 
 
 def read(slot: Slot) -> Reading:
@@ -220,6 +228,8 @@ def read(slot: Slot) -> Reading:
         counts = words[at : at + len(BOUNDS_NS) + 1].tolist()
         if any(counts):
             reading.histograms[operation] = counts
+    reading.group_sizes = group_sizes(slot)
+    reading.file_systems = {each.device: each for each in file_systems(slot)}
     return reading
 
 

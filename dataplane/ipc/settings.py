@@ -92,6 +92,7 @@ class LimitSettings:
     data_threads_count: int = limits.data_threads_count
     metadata_threads_count: int = limits.metadata_threads_count
     pool_queue_count_max: int = limits.pool_queue_count_max
+    storage_seconds_max: float = limits.storage_seconds_max
     head_read_seconds_max: float = limits.head_read_seconds_max
     body_idle_seconds_max: float = limits.body_idle_seconds_max
     send_idle_seconds_max: float = limits.send_idle_seconds_max

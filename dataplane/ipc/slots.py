@@ -5,13 +5,15 @@ worker are still there to be added up. Rejected: counters over the control chann
 from an idle one, and a report per second per worker costs wake-ups), a file (a full or hung disk would stop the
 heartbeat), multiprocessing.shared_memory (its resource tracker is one more process).
 
-Layout, version 2, native byte order, every field an aligned unsigned 64-bit word:
+Layout, version 3, native byte order, every field an aligned unsigned 64-bit word:
 
     word 0      magic and layout version (MAGIC)
     word 1      pid of the child that writes
     word 2      heartbeat: CLOCK_MONOTONIC in nanoseconds, 0 before the first; the clock is the same in all processes
     word 3..15  reserved, 0
     word 16..   counters, in the order of Counter
+    word 64..   sizes of group commits: gauges.py
+    word 80..   threads and commits of each file system: gauges.py
     word 512..  requests by operation, answer and caller: series.py. Pages that no row reached take no memory.
 
 Each word has one writer, the worker's event loop thread, and is stored at once, so a reader sees an old value or the
@@ -24,9 +26,11 @@ import struct
 from enum import IntEnum, auto, unique
 from typing import Final
 
-MAGIC: Final = struct.unpack("=Q", b"bedge\0\0\x02")[0]
+MAGIC: Final = struct.unpack("=Q", b"bedge\0\0\x03")[0]
 SLOT_BYTES: Final = 256 * 1024
 WORD_BYTES: Final = 8
+GROUPS_WORD: Final = 64  # where gauges.py's totals begin
+STORAGE_WORD: Final = 80  # where its gauges begin
 SERIES_WORD: Final = 512  # where series.py's part begins
 
 _PID: Final = 1
@@ -45,7 +49,7 @@ class Counter(IntEnum):
     COMMITTED_WRITES = auto()  # writes in them
 
 
-assert _COUNTERS + len(Counter) <= SERIES_WORD
+assert _COUNTERS + len(Counter) <= GROUPS_WORD
 
 
 class SlotError(Exception):
@@ -85,13 +89,15 @@ class Slot:
         return self._words[_HEARTBEAT]
 
     def begin(self, pid: int) -> None:
-        """Make the slot a new child's: no heartbeat yet. Counters go on, so that totals survive a restart.
+        """Make the slot a new child's: no heartbeat yet, gauges at 0. Counters go on, so that totals survive a restart.
 
         The supervisor calls it with 0 before it spawns, the child with its own pid when it has read Start.
         """
         self._words[_PID] = pid
         self._words[_HEARTBEAT] = 0
         self._words[_COUNTERS + Counter.CONNECTIONS_OPEN] = 0
+        for at in range(STORAGE_WORD, SERIES_WORD):
+            self._words[at] = 0
 
     def beat(self, now_ns: int) -> None:
         """Record a heartbeat; `now_ns` is time.monotonic_ns()."""

@@ -26,7 +26,7 @@ from dataplane.blobapi.uri import check_blob_name, check_container_name
 from dataplane.server import refusals
 from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.body import ClientDisconnected
-from dataplane.server.call import Body, Call, EmptyBody, Handler, SyncHandler
+from dataplane.server.call import Body, Call, EmptyBody, Handler, SyncHandler, handled_in_time
 from dataplane.server.head import RawRequest
 from dataplane.server.node import Account, Node
 from dataplane.server.plans import Plans
@@ -169,10 +169,11 @@ class Application:
             if allowed is not None and spec.operation not in allowed:
                 raise BlobError(ErrorCode.INVALID_INPUT, reason="The operation is not supported in a batch.")
             if not request.version:
-                request.version = _default_version(await service_properties(self._node, account))
+                request.version = _default_version(await service_properties(account))
             container = await self._container(trace, request, account) if needs_container(request) else None
             call = self._authorized(trace, request, spec, account, container, body)
-            return await self._handlers[spec.operation](call)
+            handler = self._handlers[spec.operation]
+            return await (handler(call) if account.store.local() else handled_in_time(handler, call))
         except ClientDisconnected:
             raise
         except Exception as error:
@@ -232,7 +233,7 @@ class Application:
             return None
         if account.store.local():
             return trace.at_once(account.store.container, name)
-        return await trace.on_thread(self._node.pool.metadata, account.store.container, name)
+        return await trace.on_thread(account.pools(name).metadata_in_time, account.store.container, name)
 
     # --- the way out ---
 
@@ -252,7 +253,7 @@ class Application:
         if account is None or request is None or request.method == "OPTIONS":
             return
         try:
-            properties = await service_properties(self._node, account)
+            properties = await service_properties(account)
         except Exception as error:
             if refusals.refusal(error) is None:
                 fields = {"correlationId": trace.request_id}

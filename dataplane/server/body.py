@@ -248,6 +248,11 @@ class BodyReader:
             self._source.body_pause()
             self._wake()
 
+    def leave(self) -> None:
+        """The request is answered without its handler, which may still use its pieces: they never come back."""
+        self.fail(ClientDisconnected())
+        self._filling = self._ready = self._held = None
+
     def open_room(self) -> None:
         """Have a buffer to fill, once it is known that the body does not come in one read with its head."""
         if self._filling is None and not self.complete:

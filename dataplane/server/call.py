@@ -6,18 +6,21 @@ Job that `write` commits together with those of other requests. So whether the m
 is decided here, once.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import RANDOM_BITS, new_etag
 from dataplane.blobapi.message import Request, Response
 from dataplane.blobapi.operations import OperationSpec
+from dataplane.server.patience import in_time
+from dataplane.server.sender import discard
 from dataplane.server.timings import Timings
 
 if TYPE_CHECKING:
     from dataplane.blobapi.authorization import Caller
+    from dataplane.server.diskpool import DiskPools
     from dataplane.server.node import Account, Node
     from dataplane.store.commit import Job
     from dataplane.store.store import Store
@@ -46,6 +49,9 @@ class Body(Protocol):
     async def skip(self, bytes_max: int) -> bool:
         """Read the rest and forget it; False when it is longer than bytes_max, then the connection has to close."""
 
+    def leave(self) -> None:
+        """The request is answered without its handler: what the handler holds stays its own, more does not come."""
+
 
 class EmptyBody:
     """The body of a request that has none (parts of a batch)."""
@@ -62,6 +68,9 @@ class EmptyBody:
 
     async def skip(self, bytes_max: int) -> bool:
         return True
+
+    def leave(self) -> None:
+        return None
 
 
 @dataclass(slots=True)
@@ -87,6 +96,11 @@ class Call:
         return self.account.store
 
     @property
+    def pools(self) -> "DiskPools":
+        """The threads for the file system that the request's container is on."""
+        return self.account.pools(self.request.resource.container)
+
+    @property
     def version(self) -> str:
         """The x-ms-version to answer as; versions compare as strings."""
         return self.request.version
@@ -107,11 +121,11 @@ class Call:
         """A metadata read of the store: at once when its file system is local, else on a thread for metadata."""
         if self.account.store.local():
             return self.timings.at_once(function, *args, **kwargs)
-        return await self.timings.on_thread(self.node.pool.metadata, function, *args, **kwargs)
+        return await self.timings.on_thread(self.pools.metadata, function, *args, **kwargs)
 
     async def blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Anything that computes or waits for long (hashing, copying, listings), on a thread for data."""
-        return await self.timings.on_thread(self.node.pool.data, function, *args, **kwargs)
+        return await self.timings.on_thread(self.pools.data, function, *args, **kwargs)
 
     async def write(self, job: "Job[T]") -> T:
         """Commit a change of the store; returns when it is as durable as the container asks for."""
@@ -136,6 +150,11 @@ class Call:
         return value
 
 
-Handler = Callable[[Call], Awaitable[Response]]
+Handler = Callable[[Call], Coroutine[Any, Any, Response]]
 #: A handler for what can be answered at once; None when it cannot, then nothing has happened yet.
 SyncHandler = Callable[[Call], Response | None]
+
+
+async def handled_in_time(handler: Handler, call: Call) -> Response:
+    """The handler's answer on a mount that may hang. Raises BlobError OperationTimedOut, or what the handler raises."""
+    return await in_time(handler(call), call.pools.bounds.call_seconds_max, call.body.leave, discard)

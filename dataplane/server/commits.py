@@ -4,16 +4,20 @@ The long part of a job runs on a data thread first, so that it never holds up a 
 it together with whatever else waits, and wakes the loop once for the whole group. A job whose caller goes away
 meanwhile is still carried out or discarded as a whole.
 
-Each mount has a committer of its own, so that one that hangs holds up no other; and on each, jobs that need not be
-durable have theirs, so that they do not wait for the syncs of those that must.
+Each file system has a committer of its own, for all accounts on it, so that one that hangs holds up no other; and on
+each, jobs that need not be durable have theirs, so that they do not wait for the syncs of those that must.
 """
 
 import asyncio
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dataplane.blobapi import limits
 from dataplane.server.diskpool import DiskPools, busy
+from dataplane.server.patience import waiting
 from dataplane.store.commit import PREPARE_ATTEMPTS_MAX, Again, GroupCommitter, Job, Outcome, prepare
 
 T = TypeVar("T")
@@ -21,70 +25,81 @@ Pairs = list[tuple[Any, Outcome[Any]]]
 
 
 class LoopCommitter:
-    """Commits the jobs of one store. `committed` is told the number of jobs of each group, on the loop."""
+    """Commits the jobs of one worker's stores. `pools_of` tells the pools of a job's mount; `committed` is told the
+    number of jobs of each group, on the loop."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        pools: DiskPools,
-        name: str,
+        pools_of: Callable[[object], DiskPools],
         committed: Callable[[int], None] | None = None,
     ) -> None:
         self._loop = loop
-        self._pools = pools
-        self._name = name
+        self._pools_of = pools_of
         self._committed = committed
-        self._groups: dict[tuple[int, bool], GroupCommitter] = {}
-        self._in_flight = 0
+        self._groups: dict[tuple[DiskPools, bool], GroupCommitter] = {}
+        self._in_flight: Counter[DiskPools] = Counter()
         self._abandoned: set[asyncio.Future[None]] = set()
 
     async def submit(self, job: Job[T]) -> T:
         """Carry out a job. Raises what the job raises, and BlobError ServerBusy when too many are under way."""
-        if self._in_flight >= limits.commits_in_flight_max:
-            self._abandon(job)
+        pools = self._pools_of(job.mount)
+        if self._in_flight[pools] >= limits.commits_in_flight_max:
+            self._abandon(job, pools)
             raise busy()
-        self._in_flight += 1
+        self._in_flight[pools] += 1
         try:
             for _ in range(PREPARE_ATTEMPTS_MAX - 1):
                 try:
-                    return await self._attempt(job)
+                    return await self._attempt(job, pools)
                 except Again:
                     continue
-            return await self._attempt(job)
+            return await self._attempt(job, pools)
         except Again:
-            self._abandon(job)
+            self._abandon(job, pools)
             raise busy() from None
         finally:
-            self._in_flight -= 1
+            self._in_flight[pools] -= 1
 
-    def stop(self) -> None:
-        """Finish what was handed over and end the threads. Blocks until then; what is still prepared is lost."""
-        for group in self._groups.values():
-            group.stop()
+    def in_flight(self, pools: DiskPools) -> int:
+        """Jobs on a file system that have been submitted and are not over."""
+        return self._in_flight[pools]
 
-    async def _attempt(self, job: Job[T]) -> T:
+    def stop(self, seconds_max: float) -> bool:
+        """Finish what was handed over and end the threads; what is still prepared is lost. Blocks until then, but no
+        longer than so many seconds: False when a file system does not let its group go. Called once."""
+        until = time.monotonic() + seconds_max
+        stopping = [threading.Thread(target=each.stop, name="stop", daemon=True) for each in self._groups.values()]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in stopping)
+
+    async def _attempt(self, job: Job[T], pools: DiskPools) -> T:
         if job.needs_prepare:
             try:
-                await self._pools.data(prepare, job)
+                await pools.data_pool.run_long(prepare, job)
             except Again:
                 raise  # it is prepared once more: nothing may be taken from under it
             except BaseException:
-                self._abandon(job)
+                self._abandon(job, pools)
                 raise
         future: asyncio.Future[T] = self._loop.create_future()
-        self._group(job).submit(future, job)
-        return await future
+        self._group(pools, job.durable).submit(future, job)
+        with waiting(pools.bounds.call_seconds_max):
+            return await future
 
-    def _group(self, job: Job[Any]) -> GroupCommitter:
-        key = (id(job.mount), job.durable)
-        found = self._groups.get(key)
+    def _group(self, pools: DiskPools, durable: bool) -> GroupCommitter:
+        found = self._groups.get((pools, durable))
         if found is None:
-            found = self._groups[key] = GroupCommitter(self._done, f"{self._name}-{len(self._groups)}")
+            name = f"commit-{pools.name}" if durable else f"commit-relaxed-{pools.name}"
+            found = self._groups[pools, durable] = GroupCommitter(self._done, name)
         return found
 
-    def _abandon(self, job: Job[Any]) -> None:
+    def _abandon(self, job: Job[Any], pools: DiskPools) -> None:
         """Throw away what a job staged, off the loop; its caller does not wait."""
-        task = asyncio.ensure_future(self._pools.data_pool.run_admitted(_discard, job))
+        task = asyncio.ensure_future(pools.data_pool.run_admitted(_discard, job))
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
 

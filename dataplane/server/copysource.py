@@ -12,7 +12,7 @@ one version of it, also when it is replaced or deleted meanwhile.
 
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from dataplane.blobapi import conditions, limits, tiers
@@ -27,11 +27,12 @@ from dataplane.blobapi.ranges import resolve
 from dataplane.ipc.settings import Settings
 from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.call import Call
+from dataplane.server.diskpool import DiskPools
 from dataplane.server.handlers.shared import tags_match
-from dataplane.server.node import Account, Node
+from dataplane.server.node import Account
 from dataplane.server.remotesource import open_remote
 from dataplane.store.staging import StagedFile
-from dataplane.store.store import BlobRef, OpenBlob, Store
+from dataplane.store.store import BlobRef, OpenBlob
 
 T = TypeVar("T")
 Run = Callable[..., Awaitable[Any]]
@@ -67,13 +68,6 @@ class Kept(Generic[T]):
         return self.value
 
 
-async def metadata_call(node: Node, store: Store, function: Callable[..., T], *args: Any) -> T:
-    """A metadata read of any account's store (Call.read is for the request's own)."""
-    if store.local():
-        return function(*args)
-    return await node.pool.metadata(function, *args)
-
-
 @dataclass(slots=True)
 class LocalSource:
     """A blob of this node, or a range of it. Blocks are shared with the destination where the file system can.
@@ -82,14 +76,12 @@ class LocalSource:
     same after the copy as before."""
 
     opened: OpenBlob
+    pools: DiskPools  # of its file system
     properties: BlobProperties
     offset: int
     size: int
+    before: tuple[int, int]  # its seal
     blocks: tuple[Block, ...] = ()
-    _before: tuple[int, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._before = self._seal()
 
     def content(self) -> bytes:
         """All of it at once, for small ones. Raises BlobError as fetch does."""
@@ -107,17 +99,13 @@ class LocalSource:
             if await run(staged.copy_from, self.opened.fd, self.offset + staged.size, wanted) != wanted:
                 raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
             progress(staged.size)
-        self._check_unchanged()
+        await run(self._check_unchanged)
 
     async def close(self) -> None:
         self.opened.close()
 
-    def _seal(self) -> tuple[int, int]:
-        status = os.fstat(self.opened.fd)
-        return status.st_size, status.st_mtime_ns
-
     def _check_unchanged(self) -> None:
-        if self.properties.foreign and self._seal() != self._before:
+        if self.properties.foreign and _seal(self.opened.fd) != self.before:
             raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
 
 
@@ -174,9 +162,8 @@ async def _reader(call: Call, account: Account, address: Address) -> Caller:
         "GET", call.request.headers[SOURCE_HEADER], headers, address.resource, address.query, call.version,
         secure=call.request.secure, peer=call.request.peer, host=address.host,
     )  # fmt: skip
-    container: ContainerState | None = await metadata_call(
-        call.node, account.store, account.store.container, address.resource.container
-    )
+    name = address.resource.container
+    container: ContainerState | None = await account.pools(name).read(account.store.container, name)
 
     def policies(_: str) -> tuple[AccessPolicy, ...] | None:
         return container.properties.policies if container is not None else None
@@ -198,9 +185,9 @@ async def _open_local(
     ref = BlobRef(address.resource.container, address.resource.blob, address.query.get("snapshot", ""))
     if "snapshot" in address.query and parse_iso_ticks(ref.snapshot) is None:
         raise BlobError(ErrorCode.INVALID_HEADER_VALUE, header_name=SOURCE_HEADER)
-    opening = Kept(account.store.open_blob)
+    pools, opening = account.pools(ref.container), Kept(account.store.open_blob)
     try:
-        opened = await metadata_call(call.node, account.store, opening, ref)
+        opened = await pools.read(opening, ref)
         if opened is None:
             near = asynchronous and account is call.account
             raise BlobError(ErrorCode.BLOB_NOT_FOUND if near else ErrorCode.CANNOT_VERIFY_COPY_SOURCE_404)
@@ -209,20 +196,27 @@ async def _open_local(
             asked.conditions, properties.etag, properties.last_modified, properties.tags, tags_match,
             asynchronous=asynchronous,
         )  # fmt: skip
+        before = await pools.read(_seal, opened.fd)
         if asked.range is not None:
             found = resolve(asked.range, opened.state.size)
-            return LocalSource(opened, properties, found.offset, found.length)
-        return LocalSource(opened, properties, 0, opened.state.size, await _blocks(call, account, ref, opened))
+            return LocalSource(opened, pools, properties, found.offset, found.length, before)
+        blocks = await _blocks(account, ref, opened)
+        return LocalSource(opened, pools, properties, 0, opened.state.size, before, blocks)
     except BaseException:
         if opening.value is not None:
             opening.value.close()
         raise
 
 
-async def _blocks(call: Call, account: Account, ref: BlobRef, opened: OpenBlob) -> tuple[Block, ...]:
+def _seal(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_size, status.st_mtime_ns
+
+
+async def _blocks(account: Account, ref: BlobRef, opened: OpenBlob) -> tuple[Block, ...]:
     """The committed blocks of a whole source. A list that does not fit the open version belongs to a later one."""
     if not opened.state.properties.block_list:
         return ()
-    lists = await call.blocking(account.store.block_list, ref)
+    lists = await account.pools(ref.container).data(account.store.block_list, ref)
     committed: tuple[Block, ...] = lists[0] if lists is not None else ()
     return committed if sum(block.size for block in committed) == opened.state.size else ()

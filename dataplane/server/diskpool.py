@@ -3,7 +3,8 @@
 Guarantees: at most `threads_count` calls run and `queue_count_max` wait, one more is answered 503 ServerBusy; a caller
 that is cancelled gets its cancellation only after a call that had started is over, so that what the call uses
 (descriptors, buffers) may be freed in `finally`; a call that had not started never runs. Threads are daemons: one that
-hangs in a dead mount does not keep the process from ending. `oldest_running_seconds` is how health sees such a mount.
+hangs in a dead mount does not keep the process from ending. Each file system has pools of its own (mountpools.py), and
+a request that waits too long for one is answered without it (patience.py).
 
 Rejected: ThreadPoolExecutor, whose queue has no bound and whose threads are joined at exit.
 """
@@ -20,6 +21,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.server.patience import timed_out, waiting
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -36,6 +38,20 @@ class PoolStatistics:
     shed: int
     done: int
     oldest_running_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """What the pools of one file system may hold, and how long one of its calls may keep a request waiting."""
+
+    metadata_threads_count: int = limits.metadata_threads_count
+    data_threads_count: int = limits.data_threads_count
+    queue_count_max: int = limits.pool_queue_count_max
+    call_seconds_max: float = limits.storage_seconds_max
+    long_call_seconds_max: float = limits.storage_long_seconds_max
+
+
+DEFAULT_LIMITS: Final = PoolLimits()
 
 
 @dataclass(slots=True, eq=False)
@@ -65,11 +81,15 @@ class DiskPool:
         threads_count: int,
         queue_count_max: int,
         clock: Callable[[], float] = time.monotonic,
+        call_seconds_max: float = limits.storage_seconds_max,
+        long_call_seconds_max: float = limits.storage_long_seconds_max,
     ) -> None:
         self._name = name
         self._threads_count = threads_count
         self._queue_count_max = queue_count_max
         self._clock = clock
+        self._call_seconds_max = call_seconds_max
+        self._long_call_seconds_max = long_call_seconds_max
         self._queue: SimpleQueue[_Task[Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._unfinished: set[_Task[Any]] = set()  # waiting or running; touched by the loop only
@@ -79,7 +99,14 @@ class DiskPool:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call on a thread. Raises BlobError ServerBusy when too many wait, else what the call raises."""
         self._admit()
-        return await self._finished(self._submit(partial(function, *args, **kwargs)))
+        with waiting(self._call_seconds_max):
+            return await self._finished(self._submit(partial(function, *args, **kwargs)))
+
+    async def run_long(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for a call that copies or syncs so much that it may take minutes on a mount that works."""
+        self._admit()
+        with waiting(self._long_call_seconds_max):
+            return await self._finished(self._submit(partial(function, *args, **kwargs)))
 
     async def run_admitted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for the next step of an answer that has begun: it waits behind a full queue, as a 503 is too late.
@@ -87,8 +114,8 @@ class DiskPool:
         return await self._finished(self._submit(partial(function, *args, **kwargs)))
 
     async def run_detached(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `run`, for a call that owns all it uses: a cancelled caller goes on at once, the call ends when it ends.
-        So a deadline works on a mount that hangs. Raises BlobError ServerBusy."""
+        """As `run`, for a call that owns all it uses and whose result is a plain value: a cancelled caller goes on at
+        once, the call ends when it ends. Raises BlobError ServerBusy."""
         self._admit()
         task = self._submit(partial(function, *args, **kwargs))
         try:
@@ -97,9 +124,29 @@ class DiskPool:
             self._drop(task)
             raise
 
+    async def run_in_time(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run_detached`, but no longer than a call may take. Raises BlobError ServerBusy, OperationTimedOut."""
+        deadline = asyncio.timeout(self._call_seconds_max)
+        try:
+            async with deadline:
+                return await self.run_detached(function, *args, **kwargs)
+        except TimeoutError:
+            if deadline.expired():
+                raise timed_out() from None
+            raise  # ETIMEDOUT of the call itself
+
     def full(self) -> bool:
         """Whether one more call would have to wait behind too many."""
         return len(self._unfinished) >= self._threads_count + self._queue_count_max
+
+    @property
+    def shed(self) -> int:
+        """Calls that were refused since the start."""
+        return self._shed
+
+    def idle(self) -> bool:
+        """Whether no call waits or runs."""
+        return not self._unfinished
 
     def statistics(self) -> PoolStatistics:
         """A snapshot; cheap enough for every heartbeat."""
@@ -194,19 +241,39 @@ def busy() -> BlobError:
 
 
 class DiskPools:
-    """The two pools of a worker."""
+    """The two pools of one file system. `device` is its st_dev, 0 for pools that are not of one."""
 
     def __init__(
-        self,
-        metadata_threads_count: int = limits.metadata_threads_count,
-        data_threads_count: int = limits.data_threads_count,
-        queue_count_max: int = limits.pool_queue_count_max,
+        self, name: str = "default", bounds: PoolLimits = DEFAULT_LIMITS, *, local: bool = True, device: int = 0
     ) -> None:
-        self.metadata_pool = DiskPool("metadata", metadata_threads_count, queue_count_max)
-        self.data_pool = DiskPool("data", data_threads_count, queue_count_max)
+        self.name = name
+        self.bounds = bounds
+        self.local = local
+        self.device = device
+        threads_and_names = ((bounds.metadata_threads_count, "metadata"), (bounds.data_threads_count, "data"))
+        self.metadata_pool, self.data_pool = (
+            DiskPool(
+                f"{kind}-{name}",
+                threads_count,
+                bounds.queue_count_max,
+                call_seconds_max=bounds.call_seconds_max,
+                long_call_seconds_max=bounds.long_call_seconds_max,
+            )
+            for threads_count, kind in threads_and_names
+        )
 
     async def metadata(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Opens, stats, directory reads. Raises BlobError ServerBusy."""
+        return await self.metadata_pool.run(function, *args, **kwargs)
+
+    async def metadata_in_time(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same outside of handlers, for plain results. Raises BlobError ServerBusy, OperationTimedOut."""
+        return await self.metadata_pool.run_in_time(function, *args, **kwargs)
+
+    async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `metadata`, but at once where the file system is quick enough for the event loop."""
+        if self.local:
+            return function(*args, **kwargs)
         return await self.metadata_pool.run(function, *args, **kwargs)
 
     async def data(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -16,8 +16,8 @@ from dataplane.blobapi import limits
 from dataplane.blobapi.message import Response
 from dataplane.server.body import BodyReader
 from dataplane.server.connection import HttpConnection
-from dataplane.server.diskpool import DiskPools
 from dataplane.server.head import RawRequest
+from dataplane.server.mountpools import MountPools
 from dataplane.server.options import Counters, ServerContext, ServerOptions
 
 ListeningSocket = tuple[socket.socket, ssl.SSLContext | None]
@@ -64,7 +64,7 @@ async def serve(
     app: Callable[[RawRequest, BodyReader], Awaitable[Response]],
     sockets: Sequence[ListeningSocket],
     *,
-    pools: DiskPools | None = None,
+    pools: MountPools | None = None,
     options: ServerOptions | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Server:
@@ -74,7 +74,7 @@ async def serve(
     seconds, for Date.
     """
     loop = asyncio.get_running_loop()
-    context = ServerContext(app, loop, pools or DiskPools(), options or ServerOptions(), clock)
+    context = ServerContext(app, loop, pools or MountPools(), options or ServerOptions(), clock)
     servers = []
     for listening, tls in sockets:
         secure = tls is not None

@@ -1,4 +1,4 @@
-"""A worker's sockets from its settings: inherited descriptors, TLS contexts, and the counters of connections.
+"""A worker's sockets from its settings: inherited descriptors and TLS contexts.
 
 The descriptors are bound and listening already, and the supervisor keeps them open; what is closed here is a copy.
 """
@@ -7,18 +7,16 @@ import socket
 import ssl
 
 from dataplane.ipc.settings import ListenerSettings, Settings
-from dataplane.ipc.slots import Counter, Slot
 from dataplane.server.build import BootError
-from dataplane.server.diskpool import DiskPools
 from dataplane.server.listener import ListeningSocket, Server, serve
 from dataplane.server.node import Node
 from dataplane.server.options import ServerOptions
 
 
-async def open_server(node: Node, pools: DiskPools) -> Server:
+async def open_server(node: Node) -> Server:
     """Accept connections on all listeners of the node's settings. Raises BootError."""
     sockets = [_listening(each) for each in node.settings.listeners]
-    return await serve(node.app, sockets, pools=pools, options=server_options(node.settings))
+    return await serve(node.app, sockets, pools=node.pools, options=server_options(node.settings))
 
 
 def server_options(settings: Settings) -> ServerOptions:
@@ -53,22 +51,3 @@ def _tls(settings: ListenerSettings) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise BootError(f"listener {settings.host}:{settings.port}: certificate or key: {error}") from None
     return context
-
-
-class ConnectionCounters:
-    """Carries the server's counts of connections, and of calls that the pools refused, over to the worker's slot."""
-
-    def __init__(self, server: Server, pools: DiskPools, slot: Slot) -> None:
-        self._server = server
-        self._pools = pools
-        self._slot = slot
-        self._accepted = self._open = self._shed = 0
-
-    def update(self) -> None:
-        """Bring the slot up to date; called with every heartbeat, as these need not be exact to the request."""
-        counters = self._server.counters
-        shed = sum(pool.statistics().shed for pool in (self._pools.metadata_pool, self._pools.data_pool))
-        self._slot.add(Counter.CONNECTIONS_ACCEPTED, counters.accepted - self._accepted)
-        self._slot.add(Counter.CONNECTIONS_OPEN, counters.open - self._open)
-        self._slot.add(Counter.REQUESTS_SHED, shed - self._shed)
-        self._accepted, self._open, self._shed = counters.accepted, counters.open, shed

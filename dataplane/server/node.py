@@ -1,4 +1,4 @@
-"""What the requests of one worker share: the accounts with their stores, the thread pool, the clock, chance.
+"""What the requests of one worker share: the accounts with their stores, the thread pools, the clock, chance.
 
 Clock and chance are members, so that a test can put its own there; nothing below reads the system's.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dataplane.server.access import AccessLog
     from dataplane.server.application import Application
     from dataplane.server.diskpool import DiskPools
+    from dataplane.server.mountpools import MountPools
     from dataplane.store.commit import Job
     from dataplane.store.store import Store
 
@@ -30,11 +31,13 @@ _log = logging.getLogger(__name__)
 
 
 class Committer(Protocol):
-    """Executes the jobs of one store in groups that are synced together."""
+    """Executes jobs in groups that are synced together."""
 
     async def submit(self, job: "Job[T]") -> T: ...
 
-    def stop(self) -> None: ...
+    def in_flight(self, pools: "DiskPools") -> int: ...
+
+    def stop(self, seconds_max: float) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -45,12 +48,20 @@ class Account:
     keys: AccountKeys
     store: "Store"
     committer: Committer
+    all_pools: "DiskPools"  # for what looks at every container, or at the account itself
+    pools_of: "Mapping[str, DiskPools]"  # of mapped containers by name; "" is the account's root
     mapped: frozenset[str] = frozenset()
     read_only: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
         return self.settings.name
+
+    def pools(self, container: str) -> "DiskPools":
+        """The threads for a container's file system; for "", those for the whole account."""
+        if not container:
+            return self.all_pools
+        return self.pools_of.get(container) or self.pools_of[""]
 
 
 @dataclass(slots=True)
@@ -59,7 +70,8 @@ class Node:
 
     settings: "Settings"
     accounts: Mapping[str, Account]
-    pool: "DiskPools"
+    pools: "MountPools"
+    committer: Committer
     clock: Callable[[], int] = time.time_ns
     random: Random = field(default_factory=lambda: Random(SystemRandom().getrandbits(256)))  # ids, never secrets
     sas_cache: SasCache = field(default_factory=SasCache)
@@ -86,9 +98,9 @@ class Node:
         self._last_tick = max(self.clock() // 100, self._last_tick + 1)
         return self._last_tick
 
-    def behind(self, function: Callable[[], None]) -> None:
+    def behind(self, pools: "DiskPools", function: Callable[[], None]) -> None:
         """Tidy up on a thread, with nobody waiting: what must not be lost does not belong here."""
-        task = asyncio.ensure_future(self.pool.data_pool.run_admitted(function))
+        task = asyncio.ensure_future(pools.data_pool.run_admitted(function))
         self._behind.add(task)
         task.add_done_callback(self._tidied)
 

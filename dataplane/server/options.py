@@ -10,8 +10,8 @@ from dataplane.blobapi import limits
 from dataplane.blobapi.message import Response
 from dataplane.server.answer import DateLine
 from dataplane.server.body import BodyReader, BufferPool, NoSource
-from dataplane.server.diskpool import DiskPool, DiskPools
 from dataplane.server.head import RawRequest
+from dataplane.server.mountpools import MountPools
 from dataplane.server.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ServerContext:
 
     app: Callable[[RawRequest, BodyReader], Awaitable[Response]]
     loop: asyncio.AbstractEventLoop
-    pools: DiskPools = field(default_factory=DiskPools)
+    pools: MountPools = field(default_factory=MountPools)
     options: ServerOptions = field(default_factory=ServerOptions)
     clock: Callable[[], float] = time.time
     counters: Counters = field(default_factory=Counters)
@@ -88,7 +88,3 @@ class ServerContext:
         self.empty_body = BodyReader(0, NoSource(), self.buffers)
         self.file_buffer = memoryview(bytearray(limits.tls_slice_bytes_max))
         self.receive_buffer = memoryview(bytearray(limits.receive_buffer_bytes))
-
-    @property
-    def data_pool(self) -> DiskPool:
-        return self.pools.data_pool

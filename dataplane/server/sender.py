@@ -12,13 +12,14 @@ succeeded where that read is short, so that a full pool or an I/O error still ge
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 from dataplane.blobapi import limits
 from dataplane.blobapi.message import FileBody, Response
 from dataplane.server.answer import answer_head
-from dataplane.server.diskpool import busy
+from dataplane.server.diskpool import DiskPool, DiskPools, busy
 from dataplane.server.options import ServerContext
+from dataplane.server.patience import in_time
 from dataplane.server.sendfile import FileTransfer, is_cached, read_cached, read_whole
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
@@ -145,7 +146,7 @@ class AnswerSender:
         plain_long = body.length > limits.file_inline_bytes_max and not self._secure
         if plain_long:
             quick = self._context.options.quick_reads
-            if self._context.data_pool.full() and not is_cached(body.fd, body.offset, body.length, quick):
+            if self._context.pools.full_for(body.fd) and not is_cached(body.fd, body.offset, body.length, quick):
                 raise busy()
             if not self._transport.get_write_buffer_size():
                 self._begin_transfer(head, body)
@@ -175,7 +176,7 @@ class AnswerSender:
             self._transport.get_extra_info("socket"),
             head,
             body,
-            self._context.data_pool,
+            self._context.pools,
             quick=self._context.options.quick_reads,
             progress=self._progress,
             finished=self._transfer_finished,
@@ -189,23 +190,29 @@ class AnswerSender:
 
     async def _send_slowly(self, head: bytes, body: FileBody) -> None:
         if body.length <= limits.file_inline_bytes_max:
-            self._write(head + await self._context.data_pool.run(read_whole, body))
+            self._write(head + await self._first_read(self._context.pools.of_file(body.fd), body))
         else:
             await self._send_slices(head, body)
 
     async def _send_slices(self, head: bytes, body: FileBody) -> None:
         """TLS: read a slice, write it, wait until the transport has little left; constant memory."""
-        pool, quick = self._context.data_pool, self._context.options.quick_reads
+        pools, quick = self._context.pools.of_file(body.fd), self._context.options.quick_reads
         end = body.offset + body.length
         for offset in range(body.offset, end, limits.tls_slice_bytes_max):
             part = FileBody(body.fd, offset, min(limits.tls_slice_bytes_max, end - offset))
             data = read_cached(part, quick, self._context.file_buffer)
             if data is None:
-                call = pool.run_admitted if self.begun else pool.run
-                data = cast(bytes, await call(read_whole, part))
+                later = pools.data_pool.run_admitted
+                data = await (later(read_whole, part) if self.begun else self._first_read(pools, part))
             self._write(bytes(data) if self.begun else b"".join((head, data)))
             await self._writable()
             self._progress()
+
+    async def _first_read(self, pools: DiskPools, body: FileBody) -> bytes:
+        """What decides about the answer's status. Raises BlobError ServerBusy, OperationTimedOut; FileTruncated."""
+        if pools.local:
+            return await pools.data_pool.run(read_whole, body)
+        return await in_time(_read_alone(pools.data_pool, body), pools.bounds.call_seconds_max, _nothing, _forget)
 
     async def _flush(self) -> None:
         """Wait until the transport holds nothing, so that the socket may be written to directly."""
@@ -225,5 +232,18 @@ class AnswerSender:
             self._resumed = None
 
 
-def _forget(error: Exception | None) -> None:
+async def _read_alone(pool: DiskPool, body: FileBody) -> bytes:
+    """On a descriptor of its own: the file's may be closed while the mount still does not answer."""
+    fd = os.dup(body.fd)
+    try:
+        return await pool.run(read_whole, FileBody(fd, body.offset, body.length))
+    finally:
+        os.close(fd)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _forget(unwanted: object) -> None:
     return None

@@ -22,7 +22,7 @@ from typing import Final
 
 from dataplane.blobapi import limits
 from dataplane.blobapi.message import FileBody
-from dataplane.server.diskpool import DiskPool
+from dataplane.server.mountpools import MountPools
 
 _NOT_TOLD: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -86,7 +86,7 @@ class FileTransfer:
     """
 
     __slots__ = (
-        "_body", "_finished", "_head", "_in_thread", "_loop", "_offset", "_pool", "_progress", "_quick", "_socket",
+        "_body", "_finished", "_head", "_in_thread", "_loop", "_offset", "_pools", "_progress", "_quick", "_socket",
         "_stop", "_task", "_until", "_watching",
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ class FileTransfer:
         transport_socket: socket.socket,
         head: bytes,
         body: FileBody,
-        pool: DiskPool,
+        pools: MountPools,
         *,
         quick: bool,
         progress: Callable[[], None],
@@ -107,7 +107,7 @@ class FileTransfer:
         self._body = body
         self._offset = body.offset
         self._until = body.offset + body.length
-        self._pool = pool
+        self._pools = pools
         self._quick = quick
         self._progress = progress
         self._finished = finished
@@ -200,7 +200,7 @@ class FileTransfer:
         error: Exception | None = None
         sent = 0
         try:
-            sent = await self._pool.run_admitted(self._sendfile_cold)
+            sent = await self._pools.of_file(self._body.fd).data_pool.run_admitted(self._sendfile_cold)
         except Exception as raised:
             error = raised
         self._in_thread = False

@@ -10,7 +10,7 @@ from typing import Final
 
 from dataplane.blobapi import serviceproperties
 from dataplane.blobapi.serviceproperties import ServiceProperties
-from dataplane.server.node import Account, Node
+from dataplane.server.node import Account
 
 DECODED_ENTRIES_MAX: Final = 64
 
@@ -27,11 +27,11 @@ def _decoded(document: bytes | None) -> ServiceProperties:
         return ServiceProperties()
 
 
-async def service_properties(node: Node, account: Account) -> ServiceProperties:
-    """The properties as they are now. Raises StoreError; BlobError ServerBusy when the pool is full."""
+async def service_properties(account: Account) -> ServiceProperties:
+    """The properties as they are now. Raises StoreError; BlobError ServerBusy, OperationTimedOut."""
     if account.store.local():
         return local_service_properties(account)
-    return _decoded(await node.pool.metadata(account.store.service_properties))
+    return _decoded(await account.pools("").metadata_in_time(account.store.service_properties))
 
 
 def local_service_properties(account: Account) -> ServiceProperties:

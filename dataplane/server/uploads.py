@@ -105,10 +105,10 @@ class Receiver:
                 await self._call.blocking(self._take, staged, piece)
             self._finish()
         except asyncio.CancelledError:
-            self._call.node.behind(staged.discard)
+            self._call.node.behind(self._call.pools, staged.discard)
             raise
         except BaseException:
-            await self._call.node.pool.data_pool.run_admitted(staged.discard)
+            await self._call.pools.data_pool.run_admitted(staged.discard)
             raise
         return staged
 

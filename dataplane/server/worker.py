@@ -25,14 +25,16 @@ from dataplane.ipc import control, logs
 from dataplane.ipc.settings import Settings, SettingsError, from_json
 from dataplane.ipc.slots import Slot, SlotError
 from dataplane.server.access import AccessLog
-from dataplane.server.build import BootError, build_node, close_node
-from dataplane.server.diskpool import DiskPools
+from dataplane.server.build import BootError, build_node, close_node, pool_limits
+from dataplane.server.gauges import WorkerGauges
 from dataplane.server.listener import Server
-from dataplane.server.listening import ConnectionCounters, open_server
+from dataplane.server.listening import open_server
+from dataplane.server.mountpools import MountPools
 from dataplane.server.node import Node
 
 HEARTBEAT_SECONDS: Final = 0.5  # the supervisor looks for one every ten seconds
-CLOSE_SECONDS_MAX: Final = 5.0  # to finish commits and log lines after the drain
+CLOSE_SECONDS_MAX: Final = 1.5  # to end what is left after the drain; the supervisor kills two seconds after it
+CLOSE_POLL_SECONDS: Final = 0.02
 GC_YOUNG_COUNT: Final = 20_000
 
 _log = logging.getLogger(__name__)
@@ -98,36 +100,50 @@ class _Worker:
         slot = Slot(settings.slot_fd)
         slot.begin(os.getpid())
         access_log = AccessLog(_stdout_write) if settings.access_log else None
-        limits = settings.limits
-        pools = DiskPools(limits.metadata_threads_count, limits.data_threads_count, limits.pool_queue_count_max)
+        pools = MountPools(pool_limits(settings.limits))
         node = build_node(settings, loop, pools, slot, access_log)
-        server = await open_server(node, pools)
+        server = await open_server(node)
         loop.add_signal_handler(signal.SIGTERM, self._stop_within, settings.drain_seconds)
         loop.add_reader(self._channel.fileno(), self._told)
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_YOUNG_COUNT, 50, 1000)
-        heartbeat = asyncio.create_task(_beat(slot, ConnectionCounters(server, pools, slot)))
+        heartbeat = asyncio.create_task(_beat(slot, WorkerGauges(server, node, slot)))
         self._channel.send(control.ready(os.getpid(), _mounts(node)))
         await self._stop.wait()
         await self._drain(server, node)
-        await node.copies.stop()
-        await loop.run_in_executor(None, close_node, node)
+        closed = await self._close(node)
         if access_log is not None:
             access_log.close(CLOSE_SECONDS_MAX)
+        if not closed:
+            _log.warning("a mount does not answer: what waits for it ends with this process")
+            os._exit(control.EXIT_OK)  # the loop and the interpreter would wait for its threads
         heartbeat.cancel()
         pools.close()
 
     async def _drain(self, server: Server, node: Node) -> None:
         """Finish what runs, pending copies too, within a deadline that a later Stop may move."""
         loop = asyncio.get_running_loop()
-        drained = asyncio.gather(server.drain(), node.copies.wait())
-        while not drained.done() and (left := self._deadline - loop.time()) > 0:
-            await asyncio.wait([drained], timeout=min(left, HEARTBEAT_SECONDS))
-        if not drained.done():
+        pending = {asyncio.ensure_future(server.drain()), asyncio.ensure_future(node.copies.wait())}
+        while pending and (left := self._deadline - loop.time()) > 0:
+            _, pending = await asyncio.wait(pending, timeout=min(left, HEARTBEAT_SECONDS))
+        if pending:
             _log.warning("stopping with requests under way: the time to drain is over")
-            drained.cancel()
+        for each in pending:
+            each.cancel()
         server.abort()
+
+    async def _close(self, node: Node) -> bool:
+        """End copies, calls on threads and commits. False when a mount kept them; then the process has to end."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CLOSE_SECONDS_MAX
+        stopping = asyncio.ensure_future(node.copies.stop())
+        await asyncio.wait([stopping], timeout=until - loop.time())
+        while not node.pools.idle() and loop.time() < until:  # noqa: ASYNC110 - threads tell no event
+            await asyncio.sleep(CLOSE_POLL_SECONDS)
+        if not stopping.done() or not node.pools.idle():
+            return False
+        return await loop.run_in_executor(None, close_node, node, max(0.0, until - loop.time()))
 
     def _told(self) -> None:
         """The control channel is readable: take all messages. End of file means that the supervisor died."""
@@ -155,7 +171,7 @@ class _Worker:
         self._stop.set()
 
 
-async def _beat(slot: Slot, counters: ConnectionCounters) -> None:
+async def _beat(slot: Slot, counters: WorkerGauges) -> None:
     while True:
         counters.update()
         slot.beat(time.monotonic_ns())

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -62,13 +63,14 @@ def run(test: Callable[[LoopCommitter, list[int]], Awaitable[None]]) -> None:
 
     async def body() -> None:
         sizes: list[int] = []
-        pools = DiskPools()
-        committer = LoopCommitter(asyncio.get_running_loop(), pools, "test", sizes.append)
+        pools: defaultdict[object, DiskPools] = defaultdict(DiskPools)
+        committer = LoopCommitter(asyncio.get_running_loop(), pools.__getitem__, sizes.append)
         try:
             await test(committer, sizes)
         finally:
-            committer.stop()
-            pools.close()
+            assert committer.stop(WAIT_SECONDS)
+            for each in pools.values():
+                each.close()
 
     asyncio.run(asyncio.wait_for(body(), WAIT_SECONDS))
 

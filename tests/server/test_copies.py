@@ -16,6 +16,7 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState
 from dataplane.ipc.settings import AccountSettings
 from dataplane.server.copysource import LocalSource
+from dataplane.server.diskpool import DiskPools
 from dataplane.store.store import OpenBlob
 from tests.support import ACCOUNT, KEY, Answer, InProcessServer, WireClient
 
@@ -154,7 +155,9 @@ def test_file_that_is_rewritten_during_the_copy(tmp_path: Path, foreign: bool) -
     path.write_bytes(SMALL)
     properties = BlobProperties("0x1", 1, 1, foreign=foreign)
     opened = OpenBlob(os.open(path, os.O_RDONLY), BlobState("f", len(SMALL), properties))
-    source = LocalSource(opened, properties, 0, len(SMALL))
+    status = path.stat()
+    before = (status.st_size, status.st_mtime_ns)
+    source = LocalSource(opened, DiskPools(), properties, 0, len(SMALL), before)
     os.utime(path, ns=(1, 1))
     if foreign:
         with pytest.raises(BlobError) as caught:

@@ -248,7 +248,7 @@ def test_a_full_pool_sheds_cold_reads_before_they_begin(files: Files, size: int)
     with serving(files) as server:
 
         async def fill() -> None:
-            pool = server.pools.data_pool
+            pool = server.pools.other.data_pool
             running = [asyncio.ensure_future(pool.run(blocker.wait)) for _ in range(10)]
             await asyncio.sleep(0)
             assert pool.full()
@@ -279,7 +279,7 @@ def test_file_systems_that_do_not_tell_what_is_cached(tmp_path: Path) -> None:
                 for size in SIZES:
                     wire.send(get(f"/{size}"))
                     assert wire.answer().body == pattern(size)
-                assert (server.pools.data_pool.statistics().done == 0) is quick
+                assert (server.pools.other.data_pool.statistics().done == 0) is quick
     finally:
         for path in directory.iterdir():
             path.unlink()
@@ -293,4 +293,4 @@ def test_hot_reads_need_no_thread(files: Files) -> None:
             (files.directory / str(size)).read_bytes()
             wire.send(get(f"/{size}"))
             assert wire.answer().body == pattern(size)
-        assert server.pools.data_pool.statistics().threads == 0
+        assert server.pools.other.data_pool.statistics().threads == 0

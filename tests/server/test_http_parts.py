@@ -15,7 +15,7 @@ from dataplane.blobapi.message import FileBody, Response
 from dataplane.server.answer import AnswerError, DateLine, answer_head, refusal
 from dataplane.server.chunked import ChunkedDecoder
 from dataplane.server.deadline import Deadline
-from dataplane.server.diskpool import DiskPool, DiskPools
+from dataplane.server.diskpool import DiskPool, DiskPools, PoolLimits
 from tests.server.smuggling_corpus import BODIES
 
 DATE = DateLine(lambda: 0.0)
@@ -306,7 +306,7 @@ def test_a_detached_call_does_not_hold_its_caller() -> None:
 def test_metadata_does_not_wait_for_data() -> None:
     async def test() -> None:
         gate = threading.Event()
-        pools = DiskPools(1, 1, 4)
+        pools = DiskPools(bounds=PoolLimits(1, 1, 4))
         blocked = asyncio.create_task(pools.data(gate.wait))
         await asyncio.sleep(0)
         assert await pools.metadata(len, "abc") == 3

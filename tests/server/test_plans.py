@@ -16,8 +16,8 @@ from dataplane.blobapi.model import BlobProperties, ContainerProperties
 from dataplane.blobapi.sharedkey import signature
 from dataplane.ipc.settings import AccountSettings, Settings
 from dataplane.server.build import build_node, close_node
-from dataplane.server.diskpool import DiskPools
 from dataplane.server.head import RawRequest, parse_head
+from dataplane.server.mountpools import MountPools
 from dataplane.server.node import Node
 from dataplane.store.store import BlobRef
 from tests.support import ACCOUNT, KEY
@@ -36,13 +36,13 @@ def node(tmp_path: Path) -> Iterator[Node]:
         accounts=(AccountSettings(name=ACCOUNT, keys=(KEY,), root=str(tmp_path)),),
     )
     loop = asyncio.new_event_loop()
-    node = build_node(settings, loop, DiskPools())
+    node = build_node(settings, loop, MountPools())
     node.clock = lambda: NOW * 1_000_000_000
     store = node.accounts[ACCOUNT].store
     store.run(store.create_container("box", ContainerProperties("0x8D1", NOW)))
     store.run(store.put(BlobRef("box", "blob"), b"data", lambda _: BlobProperties("0x8D2", NOW, NOW, tags={"a": "b"})))
     yield node
-    close_node(node)
+    assert close_node(node, 10.0)
     loop.close()
 
 

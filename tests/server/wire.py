@@ -20,9 +20,10 @@ from dataplane.blobapi.message import Response
 from dataplane.server.answer import refusal
 from dataplane.server.body import BodyReader
 from dataplane.server.connection import HttpConnection
-from dataplane.server.diskpool import DiskPools
+from dataplane.server.diskpool import PoolLimits
 from dataplane.server.head import RawRequest
 from dataplane.server.listener import Server, serve
+from dataplane.server.mountpools import MountPools
 from dataplane.server.options import ServerContext, ServerOptions
 
 WAIT_SECONDS = 10.0
@@ -138,7 +139,7 @@ class LoopServer:
     ) -> None:
         listening = listening or socket.create_server(("127.0.0.1", 0))
         self.address = listening.getsockname()
-        self.pools = DiskPools(2, 2, 8)
+        self.pools = MountPools(PoolLimits(2, 2, 8))
         self._runner: asyncio.Runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()

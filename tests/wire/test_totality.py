@@ -18,6 +18,7 @@ WITHOUT_ROW: Final[Mapping[ErrorCode, str]] = {
     E.EXCEEDS_MAX_BATCH_REQUEST_COUNT: "inside the 202 of a batch, where a row of Blob Batch looks for it",
     E.INTERNAL_ERROR: "tests/server/test_application.py: takes a bug",
     E.SERVER_BUSY: "tests/server/test_application.py: takes a storage that fails",
+    E.OPERATION_TIMED_OUT: "tests/server/test_hung_mount.py: takes a mount that hangs",
     E.OUT_OF_SPACE: "tests/server/test_application.py: takes a full disk",
     E.BLOB_IMMUTABLE: "there are no immutability policies",
     E.CONTAINER_BEING_DELETED: "a container is gone when its deletion is answered",

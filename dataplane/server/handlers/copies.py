@@ -24,7 +24,8 @@ from dataplane.blobapi.message import Response
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState, CopyState, CopyStatus
 from dataplane.blobapi.operations import Operation
 from dataplane.server.call import Call, Handler
-from dataplane.server.copysource import Kept, LocalSource, Source, open_source
+from dataplane.server.copysource import Kept, LocalSource, Run, Source, open_source
+from dataplane.server.diskpool import DiskPools
 from dataplane.server.handlers.shared import (
     WRITE_ENCRYPTED,
     blob_not_found,
@@ -235,7 +236,7 @@ class _Destination:
 async def _content(call: Call, source: Source, digest: BodyDigest | None) -> bytes | StagedFile:
     """The source's bytes: in memory when there are few, else in a staged file. Their checksum has been compared."""
     if isinstance(source, LocalSource) and source.size <= limits.copy_inline_bytes_max:
-        content = await call.read(source.content)
+        content = await source.pools.read(source.content)
         if digest is not None:
             digest.update(content)
             digest.finish()
@@ -243,7 +244,7 @@ async def _content(call: Call, source: Source, digest: BodyDigest | None) -> byt
     staging = Kept(call.store.stage)
     try:
         staged = await call.blocking(staging, call.request.resource.container)
-        await source.fetch(call.node.pool.data, staged, lambda _: None)
+        await source.fetch(_runner(call.node, call.pools, source), staged, lambda _: None)
         if digest is not None:
             await call.blocking(_hash, staged, digest)
     except BaseException:
@@ -349,7 +350,8 @@ class _PendingCopy:
 
     async def _run(self, function: Callable[..., Any], *args: Any) -> Any:
         """On a data thread. A full pool is no reason to fail a copy that nobody waits for."""
-        return await _patiently(partial(self.node.pool.data, function, *args))
+        run = _runner(self.node, self.account.pools(self.ref.container), self.source)
+        return await _patiently(partial(run, function, *args))
 
     async def _beat(self, work: asyncio.Task[None]) -> None:
         """Write the progress down every few seconds; end the work when somebody else has aborted or replaced it."""
@@ -378,6 +380,13 @@ class _PendingCopy:
             await self._write(decide)
         except (BlobError, StoreError):
             return  # it was aborted or replaced, or will read as failed before long
+
+
+def _runner(node: Node, pools: DiskPools, source: Source) -> Run:
+    """Where a copy's calls run, given the destination's pools. They take long, and wait for both file systems."""
+    if isinstance(source, LocalSource):
+        pools = node.pools.across((pools, source.pools))
+    return pools.data_pool.run_long
 
 
 async def _patiently(attempt: Callable[[], Awaitable[Any]]) -> Any:

@@ -19,7 +19,7 @@ _HNS_SHOWN_SINCE: Final = "2019-07-07"
 
 async def get_service_properties(call: Call) -> Response:
     """REST page "Get Blob Service Properties"."""
-    properties = await service_properties(call.node, call.account)
+    properties = await service_properties(call.account)
     return Response(200, [XML], serviceproperties.render(properties, call.version))
 
 
@@ -27,7 +27,7 @@ async def set_service_properties(call: Call) -> Response:
     """REST page "Set Blob Service Properties". Sections that the document leaves out stay; of two concurrent changes to
     different sections the later one may win whole, as in the service."""
     body = await call.body.read_all(limits.service_properties_bytes_max)
-    current = await service_properties(call.node, call.account)
+    current = await service_properties(call.account)
     changed = serviceproperties.update(current, body)
     await call.write(call.store.set_service_properties(serviceproperties.dump(changed)))
     return Response(202)
@@ -68,7 +68,7 @@ async def get_user_delegation_key(call: Call) -> Response:
 
 async def preflight(call: Call) -> Response:
     """REST page "Preflight Blob Request". Raises BlobError CorsPreflightFailure, InvalidHeaderValue."""
-    properties = await service_properties(call.node, call.account)
+    properties = await service_properties(call.account)
     return Response(200, cors.preflight(properties.cors, call.request.headers))
 
 
