@@ -17,6 +17,7 @@ from agent.problems import EXIT_CONFIG
 from agent.supervision.policy import CRASHES_COUNT_MAX, STOP_GRACE_SECONDS
 from agent.supervision.supervisor import EXIT_GAVE_UP
 from tests.agent.run_supervisor import HEARTBEAT_SECONDS_MAX, START_SECONDS_MAX
+from tests.agent.stub_worker import MODE_FILE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ANSWER_SECONDS_MAX = 20.0
@@ -157,6 +158,20 @@ def test_a_boot_failure_stops_the_service_with_its_reason(start: Start, mode: st
     assert said in text
     assert "Traceback" not in text
     assert supervised.stdout.read() == ""
+
+
+def test_a_boot_failure_of_a_worker_that_served_is_tried_again(start: Start, tmp_path: Path) -> None:
+    """As when a mount is away for a moment: the service stays, says why, and serves again."""
+    supervised = start(workers=1)
+    address = supervised.address()
+    victim = ask(address)
+    (tmp_path / MODE_FILE).write_text("refuse")
+    os.kill(victim, signal.SIGKILL)
+    said = "worker 0 cannot serve: the moon is in the wrong phase"
+    wait_until(lambda: supervised.log.read_text().count(said) >= 3)
+    (tmp_path / MODE_FILE).unlink()
+    assert ask(address) != victim
+    assert supervised.end() == 0
 
 
 def test_a_worker_that_always_crashes_stops_the_service(start: Start) -> None:
