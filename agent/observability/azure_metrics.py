@@ -93,7 +93,7 @@ DERIVED: Final = (
         "milliseconds",
         f'1000 * sum(rate(blobedge_request_seconds_total{{response_type="{SUCCESS}"}}[{WINDOW}]))'
         f' / sum(rate(blobedge_requests_total{{response_type="{SUCCESS}"}}[{WINDOW}]))',
-        "From the end of the head until the answer is made: sending is not measured yet, which Azure's includes.",
+        "From the end of the head until the answer is made: sending it is not in it, which Azure's includes.",
     ),
     Derived(
         "SuccessServerLatency",

@@ -81,17 +81,17 @@ def formatter(style: LogFormat, process: str, number: int | None = None, *, jour
     return _Prioritised(inner) if journal else inner
 
 
-def is_journal(fd: int, environ: Mapping[str, str]) -> bool:
-    """Whether a descriptor is the stream to the journal that systemd has opened: JOURNAL_STREAM is its DEVICE:INODE.
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether a stream is the one to the journal that systemd has opened: JOURNAL_STREAM is its DEVICE:INODE.
     The variable is inherited, also by a process whose standard error then went elsewhere, so both have to agree."""
-    stream = environ.get("JOURNAL_STREAM")
-    if not stream:
+    expected = environ.get("JOURNAL_STREAM")
+    if not expected:
         return False
     try:
-        status = os.fstat(fd)
-    except OSError:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or nothing that the kernel knows
         return False
-    return stream == f"{status.st_dev}:{status.st_ino}"
+    return expected == f"{status.st_dev}:{status.st_ino}"
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -101,7 +101,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 def configure(style: LogFormat, level: str, process: str, number: int | None, stream: TextIO) -> None:
     """Write this process's records from `level` on to `stream`. May be called again, after a reload."""
     handler = _Handler(stream)
-    handler.setFormatter(formatter(style, process, number, journal=is_journal(stream.fileno(), os.environ)))
+    handler.setFormatter(formatter(style, process, number, journal=is_journal(stream, os.environ)))
     root = logging.getLogger()
     root.handlers = [*(each for each in root.handlers if not isinstance(each, _Handler)), handler]
     root.setLevel(level.upper())

@@ -10,7 +10,8 @@ Part of a slot (slots.py), in words from SERIES_WORD:
     HISTOGRAMS_WORD   HISTOGRAMS_COUNT_MAX latency histograms of HISTOGRAM_WORDS, by operation id: a count for each
                       of BOUNDS_NS, not cumulative, then one for what took longer
     ROWS_WORD         rows of ROW_WORDS = one cache line: key, count, bytes in, bytes out, then nanoseconds in total,
-                      in queues, on the disk and in the network. Rows are taken in order; a key of 0 ends the table.
+                      in queues, on the disk and waiting for the client. Rows are taken in order; a key of 0 ends the
+                      table.
 
 The last row is for whatever no longer fits (label "Overflow"): operation, status, code and caller come from us and
 not from the client, so it takes a bug to reach it, and then totals are still right.
@@ -96,9 +97,9 @@ class RequestSeries:
 
     `observe(key, total_ns, bytes_in, bytes_out, queue_ns, disk_ns, send_ns)` counts one request, all positional:
     times in nanoseconds, none negative. total: from the end of the head until the answer is made; queue: waiting for a
-    thread or a group commit; disk: in file system calls; send: waiting for the client, for its body or for it to take
-    the answer. The worker measures the total only so far. A call takes 0.5 to 0.8 us (CPython 3.11): everything is a
-    local of one closure, and what is 0 is not added.
+    thread or a group commit; disk: in file system calls; send: waiting for the client's body. The three are disjoint
+    parts of the total; how long the client takes to receive the answer is in none of them. A call takes 0.5 to 0.8 us
+    (CPython 3.11): everything is a local of one closure, and what is 0 is not added.
     """
 
     __slots__ = ("observe",)
