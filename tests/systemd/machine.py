@@ -24,6 +24,10 @@ TREE: Final = CACHE / "root"
 PACKAGES: Final = "systemd,systemd-sysv,dbus,python3,iproute2,procps"
 SUITE: Final = "bookworm"
 CGROUPS: Final = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+NAMESPACES: Final = (
+    *("--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup"),
+    *("--fork", "--kill-child", "--propagation", "private"),
+)
 BOOT_SECONDS_MAX: Final = 30.0
 COMMAND_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.02
@@ -33,8 +37,12 @@ def why_not() -> str | None:
     """The reason why no machine can be had here, None if one can."""
     if os.geteuid() != 0:
         return "systemd as PID 1 in a namespace needs root"
-    if _cgroup() is None:
-        return "there is no cgroup2 hierarchy to boot systemd in"
+    cgroup = _cgroup()
+    if cgroup is None or not os.access(cgroup, os.W_OK):
+        return "there is no cgroup2 hierarchy that can be written, to boot systemd in"
+    tried = subprocess.run(["unshare", *NAMESPACES, "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        return f"no namespaces can be made here: {tried.stderr.strip()}"
     if not TREE.is_dir() and shutil.which("mmdebstrap") is None:
         return "mmdebstrap is not installed: apt-get install mmdebstrap"
     return None
@@ -94,11 +102,10 @@ def booted(shared: Path) -> Iterator[Machine]:
     assert parent is not None
     cgroup = Path(tempfile.mkdtemp(prefix="blobedge-test-", dir=parent))
     with tempfile.TemporaryDirectory(prefix="blobedge-machine-") as scratch:
-        flags = ["--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--fork", "--kill-child"]
         script = ["sh", str(CHECKOUT / "tests/systemd/boot.sh"), str(TREE), scratch, str(shared)]
         # A shell moves itself into the cgroup first: the cgroup namespace begins where its maker is.
         enter = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(cgroup)]
-        unshare = subprocess.Popen([*enter, "unshare", *flags, "--propagation", "private", *script])
+        unshare = subprocess.Popen([*enter, "unshare", *NAMESPACES, *script])
         try:
             yield Machine(_wait_up(unshare))
         finally:

@@ -66,7 +66,7 @@ class Service:
         return self.machine.shown(UNIT, name)
 
     def settle(self) -> None:
-        """Wait until the unit is active and every process of it is there and not stopped."""
+        """Wait until systemd calls the unit active, all workers have said that they serve, and there is a sidecar."""
         until(
             lambda: self.shown("ActiveState") == "active" and self.shown("StatusText").startswith("serving"), "active"
         )

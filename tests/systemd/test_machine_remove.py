@@ -54,6 +54,14 @@ def test_removal_undoes_the_tuning(machine: Machine) -> None:
     assert kernel(machine) != before
     assert machine.path("/etc/sysctl.d/60-blobedge.conf").exists()
 
+    record = machine.path("/var/lib/blobedge-tune/state.json")
+    recorded = record.read_text()
+    record.write_text("damaged")  # the only one who knows the old values: removal must not go on without it
+    refused = machine.run(INSTALL, "--remove", check=False)
+    assert (refused.returncode, "nothing was removed" in refused.stderr) == (1, True)
+    assert machine.says("systemctl", "is-active", "blobedge.service") == "active"
+    record.write_text(recorded)
+
     machine.run(INSTALL, "--remove")
     assert kernel(machine) == before
     assert not machine.path("/etc/sysctl.d/60-blobedge.conf").exists()

@@ -92,8 +92,8 @@ undo_tuning() {
 remove_all() {
     data=$(data_of)
     if [ -z "$root" ]; then
-        stop_units
         undo_tuning
+        stop_units
     fi
     rm -rf "$opt" "$units/blobedge.service.d"
     rm -f "$units/blobedge.service" "$units/blobedge-tune.service" "$root/usr/local/bin/blobedge" \
