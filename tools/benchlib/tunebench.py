@@ -12,11 +12,12 @@ Exit codes: 0 measured; 2 wrong usage (argparse); 3 it cannot be measured here (
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from .namespaces import inside, run_inside
-from .wan import Shape, Way, bursts, stream, way
+from .wan import Shape, Way, bursts, download, stream, way
 
 EXIT_OK, EXIT_NOTHING = 0, 3
+COLUMNS: Final = 132
+NICE: Final = -15  # of the ends of the connections; the link itself goes before them
 STATES: Final = ("before", "applied", "rolled back")
 STREAMS: Final = (1, 4)
 BURST_BYTES: Final = 8 << 20  # one block of a large blob on its way to Azure
@@ -38,23 +41,16 @@ DEBIAN: Final = {
     "net.ipv4.tcp_rmem": "4096 131072 6291456",
     "net.ipv4.tcp_no_metrics_save": "1",  # a run must not start with what the one before it learnt
 }
-AZURE: Final = {"net.ipv4.tcp_rmem": "4096 131072 67108864", "net.ipv4.tcp_no_metrics_save": "1"}
+AZURE: Final = {  # an end that is never the limit
+    "net.ipv4.tcp_wmem": "4096 16384 67108864",
+    "net.ipv4.tcp_rmem": "4096 131072 67108864",
+    "net.ipv4.tcp_no_metrics_save": "1",
+}
 BEFORE_CONGESTION: Final = "cubic"
+BURST: Final = "8 MiB up after 1 s idle, s"
 
-
-@dataclass(slots=True)
-class Figures:
-    """One state's results, a value for each round: Mbit/s by streams, and the median seconds of a burst after idle."""
-
-    mbit: dict[int, list[float]] = field(default_factory=lambda: {count: [] for count in STREAMS})
-    burst_seconds: list[float] = field(default_factory=list)
-
-    def add(self, edge: Way, seconds: float, congestion: str | None) -> None:
-        """Measure once more."""
-        for count in STREAMS:
-            self.mbit[count].append(stream(edge, count, seconds, congestion))
-        times = bursts(edge, BURST_COUNT, BURST_BYTES, IDLE_SECONDS, congestion)
-        self.burst_seconds.append(statistics.median(times[1:]))
+Figures = dict[str, float]  # of one state in one round, by column
+Rounds = dict[str, list[Figures]]  # by state, or by setting
 
 
 class Node:
@@ -102,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     options = parser().parse_args(argv)
     shape = Shape(options.rtt, options.mbit, loss=options.loss)
-    console = Console(width=100, highlight=False)
+    console = Console(width=COLUMNS, highlight=False)
     try:
+        os.nice(NICE)
         own = _link_itself(options.seconds)
         with tempfile.TemporaryDirectory() as directory, way(shape) as (edge, counts):
             _start(edge)
@@ -122,8 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     console.print(_table(figures))
     if options.json is not None:
-        report = {"shape": asdict(shape), "link_mbit": own, "link": asdict(counts), "changes": changes}
-        report["figures"] = {state: asdict(found) for state, found in figures.items()}
+        report: dict[str, object] = {
+            "shape": asdict(shape),
+            "link_mbit": own,
+            "link": asdict(counts),
+            "changes": changes,
+        }
+        report["figures"] = figures
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return EXIT_OK
 
@@ -146,52 +148,56 @@ def _write(namespace: int, values: dict[str, str]) -> None:
             Path("/proc/sys", *key.split(".")).write_text(f"{value}\n")
 
 
-def _states(edge: Way, node: Node, rounds: int, seconds: float) -> tuple[dict[str, Figures], list[dict[str, str]]]:
-    figures = {state: Figures() for state in STATES}
+def measure(edge: Way, seconds: float, congestion: str | None) -> Figures:
+    """Measure once; `congestion` is of the edge's sockets, as Azure's are what they are."""
+    found = {f"{count} up, Mbit/s": stream(edge, count, seconds, congestion) for count in STREAMS}
+    found["1 down, Mbit/s"] = download(edge, 1, seconds, BEFORE_CONGESTION)
+    times = bursts(edge, BURST_COUNT, BURST_BYTES, IDLE_SECONDS, congestion)
+    found[BURST] = statistics.median(times[1:])
+    return found
+
+
+def _states(edge: Way, node: Node, rounds: int, seconds: float) -> tuple[Rounds, list[dict[str, str]]]:
+    figures: Rounds = {state: [] for state in STATES}
     changes: list[dict[str, str]] = []
     for _ in range(rounds):
-        figures["before"].add(edge, seconds, BEFORE_CONGESTION)
+        figures["before"].append(measure(edge, seconds, BEFORE_CONGESTION))
         changes = node.apply()
-        figures["applied"].add(edge, seconds, None)
+        figures["applied"].append(measure(edge, seconds, None))
         node.rollback()
-        figures["rolled back"].add(edge, seconds, BEFORE_CONGESTION)
+        figures["rolled back"].append(measure(edge, seconds, BEFORE_CONGESTION))
     return figures, changes
 
 
-def _each(edge: Way, changes: list[dict[str, str]], rounds: int, seconds: float) -> dict[str, Figures]:
+def _each(edge: Way, changes: list[dict[str, str]], rounds: int, seconds: float) -> Rounds:
     """Every sysctl of the plan on its own; what belongs to incoming connections can do nothing here: that is noise."""
     sysctls = [change for change in changes if ":" not in change["key"]]
-    figures = {change["key"]: Figures() for change in sysctls}
+    figures: Rounds = {change["key"]: [] for change in sysctls}
     for _ in range(rounds):
         for change in sysctls:
             key = change["key"]
             congestion = None if key.endswith("congestion_control") else BEFORE_CONGESTION
             _write(edge.edge, {key: change["new"]})
-            figures[key].add(edge, seconds, congestion)
+            figures[key].append(measure(edge, seconds, congestion))
             _write(edge.edge, {key: change["old"]})
     return figures
 
 
-def _table(figures: dict[str, Figures]) -> Table:
+def _table(figures: Rounds) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in (
-        "state",
-        *(f"{count} stream{'s' * (count > 1)}, Mbit/s" for count in STREAMS),
-        "8 MiB after 1 s idle",
-    ):
-        table.add_column(heading, justify="left" if heading == "state" else "right")
-    first = figures["before"]
-    for state, found in figures.items():
-        cells = [_cell(found.mbit[count], first.mbit[count], "{:.0f}") for count in STREAMS]
-        cells.append(_cell(found.burst_seconds, first.burst_seconds, "{:.2f} s", inverse=True))
-        table.add_row(state, *cells)
+    table.add_column("state or setting")
+    for column in figures["before"][0]:
+        table.add_column(column, justify="right")
+    for state, rounds in figures.items():
+        table.add_row(state, *(_cell(column, rounds, figures["before"]) for column in rounds[0]))
     return table
 
 
-def _cell(values: list[float], base: list[float], form: str, *, inverse: bool = False) -> str:
+def _cell(column: str, rounds: list[Figures], before: list[Figures]) -> str:
     """The median, its range, and how many times as good as before it is."""
-    middle, first = statistics.median(values), statistics.median(base)
-    ratio = first / middle if inverse else middle / first
+    values = [each[column] for each in rounds]
+    middle, first = statistics.median(values), statistics.median(each[column] for each in before)
+    ratio, form = (first / middle, "{:.2f}") if column == BURST else (middle / first, "{:.0f}")
     return f"{form.format(middle)} ({form.format(min(values))}..{form.format(max(values))}) x{ratio:.2f}"
 
 

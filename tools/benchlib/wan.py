@@ -2,8 +2,8 @@
 
     edge eth0 --veth-- lan0 gateway wan0[tbf] --tun, delay, tun-- wan0 azure
 
-The bottleneck is a tbf at the gateway's way out, so that the edge's own queue is the one under test. All ends with the
-program, however it ends.
+The bottleneck is a tbf at each of the gateway's devices, one for each direction, so that neither end has a queue of its
+own before it. All ends with the program, however it ends.
 """
 
 import json
@@ -142,9 +142,10 @@ def _routes(edge: int, gateway: int, azure: int) -> None:
 
 def _bottleneck(gateway: int, mbit: float, queue_ms: float) -> None:
     rate = int(mbit * 1e6 / 8)
+    limit = int(rate * queue_ms / 1000) + TBF_BURST_BYTES
     with inside(gateway), IPRoute() as ip:
-        limit = int(rate * queue_ms / 1000) + TBF_BURST_BYTES
-        ip.tc("add", "tbf", _index(ip, "wan0"), handle=0x10000, rate=rate, burst=TBF_BURST_BYTES, limit=limit)
+        for name in ("lan0", "wan0"):
+            ip.tc("add", "tbf", _index(ip, name), handle=0x10000, rate=rate, burst=TBF_BURST_BYTES, limit=limit)
 
 
 def stream(way: Way, count: int, seconds: float, congestion: str | None = None) -> float:
@@ -156,12 +157,24 @@ def stream(way: Way, count: int, seconds: float, congestion: str | None = None) 
         _close(pairs)
 
 
+def download(way: Way, count: int, seconds: float, congestion: str) -> float:
+    """Return Mbit/s that arrived at the edge. `congestion`: asked for by the sockets in Azure."""
+    pairs = way.connect(count)
+    try:
+        for _, far in pairs:
+            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+        return _pump([(far, near) for near, far in pairs], seconds) * 8 / 1e6 / seconds
+    finally:
+        _close(pairs)
+
+
 def _pump(pairs: list[tuple[socket.socket, socket.socket]], seconds: float) -> int:
+    """Send from each first end to its second; returns the bytes that arrived."""
     data, space, arrived = bytes(SEND_BYTES), bytearray(RECEIVE_BYTES), 0
     with selectors.DefaultSelector() as selector:
-        for near, far in pairs:
-            selector.register(near, selectors.EVENT_WRITE)
-            selector.register(far, selectors.EVENT_READ)
+        for sender, receiver in pairs:
+            selector.register(sender, selectors.EVENT_WRITE)
+            selector.register(receiver, selectors.EVENT_READ)
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             for key, events in selector.select(left):
