@@ -18,6 +18,7 @@ from agent.doctor.findings import Finding
 from agent.listen import Listen, parse_admin, parse_listen
 
 SECONDS_MAX: Final = 5.0  # of every check but the cloud's, which has a deadline for each step
+SERVICE_MANAGER_PID: Final = 1
 _CLOUD_SECONDS_MAX: Final = cloud.STEP_SECONDS_MAX * 6
 
 #: What a check that was late says, by the first word of its key.
@@ -158,15 +159,16 @@ def _tls(config: Config, facts: Mapping[_Key, Any]) -> Iterator[Finding]:
         yield from certificates.judge(found, wanted, config.health.certificate_days_min, now)
 
 
+def service_pid(facts: Mapping[_Key, Any]) -> int:
+    """A process of the running service, 0 without one. The service manager, which keeps the sockets of a service that
+    is down, has limits of its own."""
+    holders = [holder for (check, _), found in facts.items() if check == ports.CHECK for holder in found.holders]
+    ours = (holder.pid for holder in holders if holder and ports.is_ours(holder.command))
+    return max((pid for pid in ours if pid != SERVICE_MANAGER_PID), default=0)
+
+
 def _kernel_and_cloud(config: Config, facts: Mapping[_Key, Any], table: list[tcp.Connection]) -> Iterator[Finding]:
-    holders = [
-        holder
-        for (check, _), found in facts.items()
-        if check == ports.CHECK
-        for holder in found.holders
-        if holder and ports.is_ours(holder.command)
-    ]
-    found_kernel = kernel.observe(max((holder.pid for holder in holders), default=0))
+    found_kernel = kernel.observe(service_pid(facts))
     bound = [listen.port for listen in listens(config) if listen.port]
     yield from kernel.judge(found_kernel, bound, config.limits.connections_count_max)
     if (tuned.CHECK, "record") in facts:

@@ -11,6 +11,7 @@ from rich.console import Console
 from agent.doctor import (
     addresses,
     certificates,
+    checks,
     clock,
     cloud_advice,
     kernel,
@@ -289,6 +290,17 @@ def test_tuning(drift: list[tuple[str, str, str | None]] | None, expected: str, 
     assert finding.status == expected
     assert says in finding.what
     assert finding.mend or expected == "ok"
+
+
+def test_limits_are_those_of_the_service_and_not_of_its_manager() -> None:
+    """systemd keeps the sockets of a service that is down."""
+    url = "http://127.0.0.1:10000"
+    held = ports.PortFacts(
+        Listen("http", "127.0.0.1", 10000), ("127.0.0.1",), True, (tcp.Holder(1, "/lib/systemd/systemd"),), 1024
+    )
+    assert checks.service_pid({(ports.CHECK, url): held}) == 0
+    both = replace(held, holders=(*held.holders, None, tcp.Holder(77, "/opt/blobedge/current/bin/blobedge serve")))
+    assert checks.service_pid({(ports.CHECK, url): both}) == 77
 
 
 XFS = stores.StoreFacts(Capabilities("xfs", True, True, True, 1, ""), True, 50.0, 50.0)
