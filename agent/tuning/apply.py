@@ -76,12 +76,13 @@ def apply_recorded(roots: Roots) -> list[str]:
 
 
 def verify(roots: Roots) -> list[Drift]:
-    """What is not as it was applied; empty too if nothing is applied. As any user."""
+    """What is not as it was applied; empty too if nothing is applied. As any user; what is hidden is no drift."""
     recorded = record.load(roots)
     if recorded is None:
         return []
-    found = {key: knobs.read(roots, key) for key in recorded.entries}
-    drift = [Drift(key, entry.new, found[key]) for key, entry in recorded.entries.items() if found[key] != entry.new]
+    visible = {key: entry for key, entry in recorded.entries.items() if not knobs.hidden(key)}
+    found = {key: knobs.read(roots, key) for key in visible}
+    drift = [Drift(key, entry.new, found[key]) for key, entry in visible.items() if found[key] != entry.new]
     return drift + _drop_in_drift(roots, recorded)
 
 

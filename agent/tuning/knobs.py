@@ -56,6 +56,11 @@ def read(roots: Roots, key: str) -> str | None:
     return _mask(text) if kind in ("rps", "xps") else " ".join(text.split())
 
 
+def hidden(key: str) -> bool:
+    """Whether a sandbox keeps this process from looking: then `read` has None, and that says nothing."""
+    return key.partition(":")[0] in ("qdisc", "rings") and links.refused()
+
+
 def write(roots: Roots, key: str, value: str) -> None:
     """Set a value, given in its normal form. Raises OSError with the kernel's refusal."""
     kind, _, name = key.partition(":")

@@ -7,6 +7,7 @@ has no handle that could be asked for.
 """
 
 import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -22,6 +23,15 @@ OUR_HANDLE: Final = 0xB10B_0000
 TC_ROOT: Final = 0xFFFF_FFFF  # TC_H_ROOT of linux/pkt_sched.h
 
 Qdisc = tuple[str, int, int]  # kind, handle, parent
+
+
+def refused() -> bool:
+    """Whether this process may not ask at all (EAFNOSUPPORT), as in the sandbox of blobedge.service."""
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close()
+    except OSError as error:
+        return error.errno == errno.EAFNOSUPPORT
+    return False
 
 
 def names() -> frozenset[str]:

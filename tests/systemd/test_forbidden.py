@@ -1,5 +1,7 @@
 """The sandboxes of both units, from the inside: what is refused, and that what they are for still works."""
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from tests.systemd import forbidden_acts, needed_acts, sandbox
 from tests.systemd.conftest import BUNDLE
-from tests.systemd.machine import Machine, booted
+from tests.systemd.machine import POLL_SECONDS, Machine, booted
 
 UNIT = "blobedge.service"
 TUNE = "blobedge-tune.service"
@@ -39,6 +41,7 @@ SETTINGS = {
     "net.ipv4.tcp_keepalive_time": "120",
     "/sys/class/net/tuned/queues/tx-0/xps_cpus": "1",
 }
+REPORT_POLLS_MAX = 50  # each starts a program: half a minute at the least
 BLOBEDGE = ("/usr/local/bin/blobedge",)
 
 
@@ -117,6 +120,7 @@ def test_tune_sets_again_at_boot_what_was_applied(node: Machine) -> None:
     assert node.says(*BLOBEDGE, "tune", "verify") == "as applied"
     assert (node.path(RECORD).read_text(), node.path(DROP_IN).read_text()) == (record, drop_in)
 
+    assert _drift_that_the_service_sees(node, record) == []
     node.run(*BLOBEDGE, "tune", "rollback")
     assert _settings(node) == before
     assert not node.path(RECORD).exists()
@@ -129,3 +133,20 @@ def _file(name: str) -> str:
 
 def _settings(node: Machine) -> dict[str, str]:
     return {name: node.says("cat", _file(name)) for name in SETTINGS}
+
+
+def _drift_that_the_service_sees(node: Machine, record: str) -> object:
+    """Right after its start, with a qdisc in the record that nobody set: netlink is not for the service."""
+    document = json.loads(record)
+    document["entries"]["qdisc:tuned"] = {"old": "pfifo_fast", "new": "fq", "reason": "to be missed"}
+    node.path(RECORD).write_text(json.dumps(document))
+    assert "qdisc:tuned" in node.says(*BLOBEDGE, "tune", "verify")
+    node.run("systemctl", "restart", UNIT)
+    for _ in range(REPORT_POLLS_MAX):
+        reports = json.loads(node.run(*BLOBEDGE, "status", "--json").stdout)["reports"]
+        for report in reports:
+            if report["kind"] == "tuning":
+                node.path(RECORD).write_text(record)
+                return report["drift"]
+        time.sleep(POLL_SECONDS)
+    raise AssertionError("the sidecar told nothing of the tuning")

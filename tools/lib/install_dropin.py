@@ -47,6 +47,7 @@ def dropin(config: Config) -> Iterator[str]:
     admin = [parse_admin(text) for text in config.admin.listen or []]
     local = local and all(isinstance(listen, UnixListen) or is_loopback(listen.host) for listen in admin)
     if config.copy_sources or config.cloud is not None or not local:
+        yield "# Who the clients are is not in the configuration: docs/hardening.md has how to name their networks."
         yield "IPAddressAllow=any"
     if any(0 < parse_listen(text).port < PRIVILEGED_PORTS_END for text in config.listen):
         # A capability counts in its own user namespace only, and the port belongs to the machine's.
