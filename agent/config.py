@@ -276,16 +276,23 @@ class Limits(Table):
         default=limits.connections_count_max, ge=1, le=1_000_000, description="Open connections."
     )
     data_threads_count: int = Field(
-        default=limits.data_threads_count, ge=1, le=256, description="Threads that read and write content."
+        default=limits.data_threads_count,
+        ge=1,
+        le=256,
+        description="Threads that read and write content, for each file system.",
     )
     metadata_threads_count: int = Field(
-        default=limits.metadata_threads_count, ge=1, le=256, description="Threads that open, stat and list."
+        default=limits.metadata_threads_count, ge=1, le=256, description="Threads that open, stat and list, for each."
     )
     pool_queue_count_max: int = Field(
         default=limits.pool_queue_count_max,
         ge=1,
         le=100_000,
         description="Calls that wait for such a thread; one more is answered 503 ServerBusy.",
+    )
+    storage_seconds_max: Seconds = Field(
+        default=limits.storage_seconds_max,
+        description="For one call of a mount that is not local; then its request is answered 500 OperationTimedOut.",
     )
     head_read_seconds_max: Seconds = Field(
         default=limits.head_read_seconds_max, description="To send a request's head."

@@ -27,6 +27,8 @@ class Family:
 _PROCESS: Final = ("role", "number")
 _ONE_PROCESS: Final = ("role", "number", "pid")
 _MOUNT: Final = ("account", "container")
+_DEVICE: Final = ("device",)  # major:minor of the file system, or what touches several
+_POOL: Final = ("device", "pool")
 _ANSWER: Final = ("operation", "response_type")
 
 _TABLE: Final = (
@@ -62,6 +64,13 @@ _TABLE: Final = (
     Family("blobedge_requests_shed_total", "counter", (), "Requests answered 503 because a pool of threads was full."),
     Family("blobedge_commits_total", "counter", (), "Groups of writes that were synced together."),
     Family("blobedge_committed_writes_total", "counter", (), "Writes in those groups."),
+    Family("blobedge_commit_group_writes", "histogram", (), "Writes that a group had."),
+    Family("blobedge_commits_in_flight", "gauge", _DEVICE, "Writes that wait to be prepared, synced or published."),
+    Family("blobedge_disk_pool_threads", "gauge", _POOL, "Threads for a file system that were made so far."),
+    Family("blobedge_disk_pool_queued", "gauge", _POOL, "Calls that wait for one of them."),
+    Family("blobedge_disk_pool_running", "gauge", _POOL, "Calls that one of them carries out."),
+    Family("blobedge_disk_pool_oldest_call_seconds", "gauge", _POOL,
+           "Seconds since the oldest of these began, 0 without one; more than a few: the file system hangs."),
     Family("blobedge_process_up", "gauge", _PROCESS, "1 if the worker or sidecar runs and is ready."),
     Family("blobedge_process_state", "gauge", (*_PROCESS, "state"), "1 for the state that the supervisor sees it in."),
     Family("blobedge_process_restarts_total", "counter", _PROCESS, "Starts after the first one."),
@@ -78,6 +87,7 @@ _TABLE: Final = (
     Family("blobedge_mount_free_inodes", "gauge", _MOUNT, "Files that may still be made."),
     Family("blobedge_mount_inodes", "gauge", _MOUNT, "Files that the file system has room for; 0 if it has no limit."),
     Family("blobedge_mount_read_only", "gauge", (*_MOUNT, "path"), "1 if writes to the mount are refused."),
+    Family("blobedge_mount_info", "gauge", (*_MOUNT, "path", "device"), "1, with the file system that a mount is on."),
     Family("blobedge_reloads_total", "counter", (), "Reloads asked for."),
     Family("blobedge_last_reload_state", "gauge", ("state",), "1 for how the last reload went."),
     Family("blobedge_last_reload_timestamp_seconds", "gauge", (), "Unix time at which the last reload ended."),

@@ -8,6 +8,7 @@ Rejected: prometheus-client's global registry and its multiprocess mode: the col
 values, so two services in one process (tests) cannot meet, and no files are left behind.
 """
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from agent.observability.metric_families import FAMILIES
 from agent.observability.totals import read_totals
 from agent.supervision.policy import State
 from agent.supervision.snapshot import ProcessSnapshot, Service, ServiceSnapshot
+from dataplane.ipc.gauges import GROUP_BOUNDS, SEVERAL
 from dataplane.ipc.series import BOUNDS_SECONDS, Reading, Sums
 from dataplane.ipc.slots import Counter
 
@@ -129,9 +131,12 @@ class _Observations(Collector):
 
     def collect(self) -> Iterator[Metric]:
         observed = self._observed
-        for samples in (_service, _health, _requests, _answers, _processes, _process_facts, _mounts, _reports):
+        for samples in (
+            _service, _health, _requests, _answers, _file_systems, _processes, _process_facts, _mounts, _reports,
+        ):  # fmt: skip
             yield from samples(observed)
         yield _durations(observed.totals)
+        yield _group_sizes(observed.totals)
 
 
 def _family(name: str, samples: Iterable[Sample]) -> Metric:
@@ -209,6 +214,34 @@ def _durations(totals: Reading) -> Metric:
     return family
 
 
+def _group_sizes(totals: Reading) -> Metric:
+    spec = FAMILIES["blobedge_commit_group_writes"]
+    family = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
+    buckets = list(zip([*map(str, GROUP_BOUNDS), "+Inf"], accumulate(totals.group_sizes), strict=True))
+    family.add_metric((), buckets, totals.counters[Counter.COMMITTED_WRITES])
+    return family
+
+
+def _file_systems(observed: Observed) -> Iterator[Metric]:
+    """All workers' threads for a file system together."""
+    found = [(_device(each.device), each) for each in observed.totals.file_systems.values()]
+    pools = [
+        ((device, name), pool)
+        for device, each in found
+        for name, pool in (("metadata", each.metadata), ("data", each.data))
+    ]
+    yield _family("blobedge_commits_in_flight", (((device,), each.commits_in_flight) for device, each in found))
+    yield _family("blobedge_disk_pool_threads", ((at, pool.threads) for at, pool in pools))
+    yield _family("blobedge_disk_pool_queued", ((at, pool.queued) for at, pool in pools))
+    yield _family("blobedge_disk_pool_running", ((at, pool.running) for at, pool in pools))
+    oldest = ((at, pool.oldest_ns / NANOSECONDS) for at, pool in pools)
+    yield _family("blobedge_disk_pool_oldest_call_seconds", oldest)
+
+
+def _device(number: int) -> str:
+    return "several" if number == SEVERAL else f"{os.major(number)}:{os.minor(number)}"
+
+
 def _processes(observed: Observed) -> Iterator[Metric]:
     """One series for each place of a process: those that drain share their place's number, and are only counted."""
     processes = [each for each in observed.snapshot.processes if not each.draining]
@@ -247,15 +280,17 @@ def _process_facts(observed: Observed) -> Iterator[Metric]:
 
 
 def _mounts(observed: Observed) -> Iterator[Metric]:
-    mounts = [((each.account, each.container), each) for each in observed.mounts]
+    snapshot, mounts = observed.snapshot, [((each.account, each.container), each) for each in observed.mounts]
     answered = [(at, each) for at, each in mounts if each.free_bytes is not None]
     yield _family("blobedge_mount_up", ((at, float(each.free_bytes is not None)) for at, each in mounts))
     yield _family("blobedge_mount_free_bytes", ((at, each.free_bytes or 0) for at, each in answered))
     yield _family("blobedge_mount_size_bytes", ((at, each.size_bytes or 0) for at, each in answered))
     yield _family("blobedge_mount_free_inodes", ((at, each.free_inodes or 0) for at, each in answered))
     yield _family("blobedge_mount_inodes", ((at, each.inodes or 0) for at, each in answered))
-    probed = (((each.account, each.container, each.path), float(each.read_only)) for each in observed.snapshot.mounts)
+    probed = (((each.account, each.container, each.path), float(each.read_only)) for each in snapshot.mounts)
     yield _family("blobedge_mount_read_only", probed)
+    infos = ((each.account, each.container, each.path, each.capabilities.get("device")) for each in snapshot.mounts)
+    yield _family("blobedge_mount_info", ((tuple(map(str, info)), 1) for info in infos if info[-1]))
 
 
 def _reports(observed: Observed) -> Iterator[Metric]:

@@ -185,7 +185,10 @@ def _mounts(node: Node) -> Iterator[control.Mount]:
         paths = {each.name: each.path for each in given.containers}
         for container, mount in account.store.mounts():
             found = mount.capabilities
-            capabilities = {**asdict(found), "records": mount.records.backend}
+            device = os.fstat(mount.root_fd).st_dev
+            capabilities = {
+                **asdict(found), "records": mount.records.backend, "device": f"{os.major(device)}:{os.minor(device)}",
+            }  # fmt: skip
             path = paths[container] if container else given.root
             yield control.Mount(given.name, container, path, mount.read_only, capabilities)
 

@@ -25,6 +25,7 @@ from agent.supervision.snapshot import (
     ServiceSnapshot,
 )
 from dataplane.blobapi.operations import Operation
+from dataplane.ipc.gauges import SEVERAL, FileSystemGauges, GroupSizes, PoolGauges, show
 from dataplane.ipc.series import RequestSeries, series_key
 from dataplane.ipc.slots import Counter, Slot, create
 
@@ -47,7 +48,7 @@ SNAPSHOT = ServiceSnapshot(
     config_file="",
     urls=(),
     processes=(worker(0, os.getpid()), worker(1, 0, "starting"), worker(0, DEAD_PID, "stopping", draining=True)),
-    mounts=(MountSnapshot("plant7", "", "/mnt/plant7", True, {}),),
+    mounts=(MountSnapshot("plant7", "", "/mnt/plant7", True, {"device": "0:45"}),),
     reports=(ReportSnapshot("tuning", 1e9, {"drift": ["net.core.somaxconn", "net.core.rmem_max"]}),),
     last_reload=ReloadSnapshot(4, "refused", 1.5e9, ("no",)),
     recycles=(RecycleSnapshot("worker", 0, 3, 1, 1.5e9, ""),),
@@ -141,6 +142,30 @@ async def test_the_histogram_is_cumulative_and_has_its_sum(slot_fds: tuple[int, 
 
 
 @pytest.mark.trio
+async def test_storage_of_all_workers_is_added_up(slot_fds: tuple[int, ...]) -> None:
+    for fd in slot_fds:
+        slot = Slot(fd)
+        for writes in (1, 3, 64):
+            GroupSizes(slot).observe(writes)
+        hung = FileSystemGauges(os.makedev(0, 45), PoolGauges(8, 2, 8, 31_000_000_000), PoolGauges(1, 0, 0), 5)
+        show(slot, [hung, FileSystemGauges(SEVERAL, data=PoolGauges(queued=1))])
+        slot.close()
+    found = await samples(RunningService(slot_fds))
+    metadata = {"device": "0:45", "pool": "metadata"}
+    pool = "blobedge_disk_pool"
+    assert [found[labelled(f"{pool}_{name}", **metadata)] for name in ("threads", "queued", "running")] == [16, 4, 16]
+    assert found[labelled(f"{pool}_oldest_call_seconds", **metadata)] == 31
+    assert found[labelled(f"{pool}_queued", device="several", pool="data")] == 2
+    assert found[labelled("blobedge_commits_in_flight", device="0:45")] == 10
+    sizes = "blobedge_commit_group_writes"
+    assert [found[labelled(f"{sizes}_bucket", le=le)] for le in ("1", "2", "4", "64", "+Inf")] == [2, 2, 4, 6, 6]
+    assert (found[labelled(f"{sizes}_count")], found[labelled(f"{sizes}_sum")]) == (6, 136)
+    assert (
+        found[labelled("blobedge_mount_info", account="plant7", container="", path="/mnt/plant7", device="0:45")] == 1
+    )
+
+
+@pytest.mark.trio
 async def test_totals_go_on_when_a_slot_is_retired(slot_fds: tuple[int, ...]) -> None:
     observe(slot_fds[0], GET, 3)
     before = await samples(RunningService(slot_fds))
@@ -189,8 +214,11 @@ def test_a_process_that_is_gone_is_left_out() -> None:
 @pytest.mark.trio
 async def test_a_full_page_has_every_metric_of_the_table(slot_fds: tuple[int, ...]) -> None:
     observe(slot_fds[0], GET)
+    slot = Slot(slot_fds[0])
+    show(slot, [FileSystemGauges(os.makedev(0, 45))])
+    slot.close()
     found = await samples(RunningService(slot_fds), MountUsage("plant7", "", 5, 100, 7, 9))
-    names = {re.sub(r"(seconds)_(bucket|count|sum)$", r"\1", name) for name, _ in found}
+    names = {re.sub(r"(seconds|writes)_(bucket|count|sum)$", r"\1", name) for name, _ in found}
     assert names == set(metric_families.FAMILIES)
 
 
