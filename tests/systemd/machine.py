@@ -11,6 +11,7 @@ virtual machine, which takes a minute to boot.
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ CACHE: Final = CHECKOUT / ".cache" / "systemd"
 TREE: Final = CACHE / "root"
 PACKAGES: Final = "systemd,systemd-sysv,dbus,python3,iproute2,procps"
 SUITE: Final = "bookworm"
+PYTHON: Final = (3, 11)  # the suite's; a bundle is for the Python that made it
 CGROUPS: Final = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 NAMESPACES: Final = (
     *("--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup"),
@@ -37,6 +39,8 @@ def why_not() -> str | None:
     """The reason why no machine can be had here, None if one can."""
     if os.geteuid() != 0:
         return "systemd as PID 1 in a namespace needs root"
+    if sys.version_info[:2] != PYTHON:
+        return f"the machine has Python {PYTHON[0]}.{PYTHON[1]}, and a bundle made here is for another"
     cgroup = _cgroup()
     if cgroup is None or not os.access(cgroup, os.W_OK):
         return "there is no cgroup2 hierarchy that can be written, to boot systemd in"
