@@ -50,7 +50,10 @@ class Fleet:
 
     async def replace_one(self, plan: Plan, bounds: Sequence[Bound], number: int) -> list[str]:
         """Replace the worker with this number; for the rest as `replace`, beside which it must not run."""
-        return await self._replace(plan, bounds, [number], [each for each in self.current if each.number == number])
+        old = [child for child in self.current if child.number == number]
+        if not old:
+            return [f"there is no worker {number} any more"]
+        return await self._replace(plan, bounds, [number], old)
 
     async def _replace(
         self, plan: Plan, bounds: Sequence[Bound], numbers: Iterable[int], old: Sequence[Child]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.supervision import leaks
+from agent.supervision import leaks, policy
 from agent.supervision.child import Child
 from agent.supervision.leaks import Place
 from agent.supervision.recycle import MIB, own_bytes
@@ -31,6 +31,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaks, "LOOKS_COUNT", 3)
     monkeypatch.setattr(leaks, "PAUSE_SECONDS", 0.5)
     monkeypatch.setattr(leaks, "PAUSE_SECONDS_MAX", 2.0)
+    monkeypatch.setattr(policy, "CRASHES_COUNT_MAX", 3)
 
 
 @pytest.fixture
@@ -203,6 +204,18 @@ def _numbers_differ(children: list[Child]) -> bool:
     return False
 
 
+def test_a_recycle_that_a_reload_overtook_brings_no_worker_too_many(tmp_path: Path) -> None:
+    async def scenario(service: Service) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.reload, lambda: make_plan(tmp_path, 1), nursery)
+            await until(lambda: service.fleet.successors)
+            assert await service.recycle(Place("worker", 1)) == ["there is no worker 1 any more"]
+        assert [child.number for child in service.fleet.current] == [0]
+        assert len(service.bounds[0].sockets) == WORKERS, "a socket whose address is served is never closed"
+
+    assert run(scenario, make_plan(tmp_path, WORKERS)) == 0
+
+
 @pytest.mark.parametrize("place", [Place("worker", 0), SIDECAR])
 def test_a_stop_in_a_recycle_stops_and_leaves_nobody(tmp_path: Path, place: Place) -> None:
     seen: list[Child] = []
@@ -271,6 +284,25 @@ class _Life:
             yield f"workers {[child.number for child in fleet.current]}"
         if any(child.over.is_set() for child in fleet.current):
             yield "a worker that is over"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stop_at_any_moment_leaves_nobody(tmp_path: Path, seed: int) -> None:
+    seen: list[Child] = []
+
+    async def scenario(service: Service) -> None:
+        life = _Life(service, tmp_path, seed)
+        async with trio.open_nursery() as nursery:
+            for _ in range(life.random.randint(1, RACES)):
+                nursery.start_soon(life.one, nursery)
+                await trio.sleep(life.random.uniform(0, 0.1))
+            service.stop(1.0)
+            sidecar = service.sidecar.child
+            assert sidecar is not None
+            seen.extend([*service.fleet.everyone(), sidecar])
+
+    assert run(scenario, make_plan(tmp_path, WORKERS), with_sidecar=True) == 0
+    assert all(child.over.is_set() and not child.pid for child in seen)
 
 
 @pytest.mark.parametrize("seed", range(3))
