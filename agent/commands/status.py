@@ -168,7 +168,7 @@ def _traffic(document: dict[str, Any]) -> Any:
 
 
 def _errors(document: dict[str, Any]) -> Any:
-    table = _table("\nErrors answered since the start", "", "", "")
+    table = _table("\nErrors answered", "", "", "")
     for each in document["errors"][:ERRORS_COUNT_MAX]:
         _row(table, each["status"], each["error_code"] or "-", f"{each['count']:,}")
     return table

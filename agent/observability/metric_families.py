@@ -81,6 +81,7 @@ _TABLE: Final = (
     Family("blobedge_process_resident_memory_bytes", "gauge", _ONE_PROCESS, "Memory in RAM, shared pages included."),
     Family("blobedge_process_cpu_seconds_total", "counter", _ONE_PROCESS, "CPU time, user and system."),
     Family("blobedge_process_open_fds", "gauge", _ONE_PROCESS, "Open file descriptors."),
+    Family("blobedge_process_threads", "gauge", _ONE_PROCESS, "Threads; a worker's pools grow to their limits."),
     Family("blobedge_mount_up", "gauge", _MOUNT, "1 if the mount answers; 0 while it hangs or refuses."),
     Family("blobedge_mount_free_bytes", "gauge", _MOUNT, "Bytes that the service may still write."),
     Family("blobedge_mount_size_bytes", "gauge", _MOUNT, "Size of the file system."),

@@ -71,6 +71,7 @@ class ProcessFacts:
     resident_bytes: int
     cpu_seconds: float
     open_fds: int
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,10 @@ def look_at_processes(snapshot: ServiceSnapshot) -> list[ProcessFacts]:
             process = psutil.Process(pid)
             with process.oneshot():
                 times = process.cpu_times()
-                memory, fds = process.memory_info().rss, process.num_fds()
+                memory, fds, threads = process.memory_info().rss, process.num_fds(), process.num_threads()
         except psutil.Error:
             continue
-        found.append(ProcessFacts(role, number, pid, memory, times.user + times.system, fds))
+        found.append(ProcessFacts(role, number, pid, memory, times.user + times.system, fds, threads))
     return found
 
 
@@ -277,6 +278,7 @@ def _process_facts(observed: Observed) -> Iterator[Metric]:
     yield _family("blobedge_process_resident_memory_bytes", ((at, each.resident_bytes) for at, each in facts))
     yield _family("blobedge_process_cpu_seconds_total", ((at, each.cpu_seconds) for at, each in facts))
     yield _family("blobedge_process_open_fds", ((at, each.open_fds) for at, each in facts))
+    yield _family("blobedge_process_threads", ((at, each.threads) for at, each in facts))
 
 
 def _mounts(observed: Observed) -> Iterator[Metric]:
