@@ -55,7 +55,8 @@ class _Json(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         fields: Mapping[str, Any] = getattr(record, "fields", {})
-        return json.dumps({**fields, **line}, default=str)  # a field never replaces one of ours
+        more = {name: value for name, value in fields.items() if name not in line}
+        return json.dumps({**line, **more}, default=str)
 
 
 class _Prioritised(logging.Formatter):

@@ -2,12 +2,16 @@
 
 import base64
 import json
+import logging
 import threading
+from pathlib import Path
 
 import pytest
 
+from dataplane.ipc import logs
 from dataplane.server import access
 from dataplane.server.access import AccessLog, Entry
+from dataplane.server.slow import Spent
 from tests.support import KEY, InProcessServer, WireClient
 
 ENTRY = Entry(
@@ -28,6 +32,19 @@ def test_a_line() -> None:
     assert (found["queueMs"], found["diskMs"], found["sendMs"]) == (0.1, 0.2, 0.5)
     assert found["identity"] == {"type": "SAS"}
     assert found["properties"]["requestBodySize"] == 5
+
+
+def test_every_field_is_explained() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "logs.md").read_text()
+    found = json.loads(access.line(ENTRY))
+    names = [*found, *(f"properties.{name}" for name in found["properties"])]
+    spent = Spent(1, 0, 0, 0).milliseconds()
+    record = logging.LogRecord("test", logging.INFO, "file.py", 1, "text", (), (None, None, None))
+    names += [*spent, *json.loads(logs.formatter("json", "worker", 0).format(record)), "leftOut"]
+    for name in names:
+        if name not in ("identity", "properties"):
+            assert f"`{name}`" in page, name
+    assert "`identity.type`" in page
 
 
 def test_requests_are_logged_without_secrets(server: InProcessServer, client: WireClient, container: str) -> None:
