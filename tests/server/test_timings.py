@@ -146,7 +146,7 @@ def test_a_full_pool_costs_next_to_nothing() -> None:
 def test_a_group_commit_is_queue_until_it_begins_and_disk_until_it_ends() -> None:
     async def scene() -> tuple[Timings, Timings]:
         pools = DiskPools()
-        committer = LoopCommitter(asyncio.get_running_loop(), pools, "test")
+        committer = LoopCommitter(asyncio.get_running_loop(), lambda mount: pools)
         gates, held, late = [Gate(), Gate()], Timings(), Timings()
         running = []
         for gate in gates:  # each of the committer's threads has a group
@@ -158,7 +158,7 @@ def test_a_group_commit_is_queue_until_it_begins_and_disk_until_it_ends() -> Non
         for gate in gates:
             gate.open()
         assert await asyncio.gather(*running, waiting) == ["published"] * 3
-        await asyncio.to_thread(committer.stop)
+        await asyncio.to_thread(committer.stop, 30.0)
         pools.close()
         return held, late
 
@@ -170,12 +170,12 @@ def test_a_group_commit_is_queue_until_it_begins_and_disk_until_it_ends() -> Non
 def test_a_jobs_preparation_is_disk() -> None:
     async def scene() -> Timings:
         pools, gate, timings = DiskPools(), Gate(), Timings()
-        committer = LoopCommitter(asyncio.get_running_loop(), pools, "test")
+        committer = LoopCommitter(asyncio.get_running_loop(), lambda mount: pools)
         running = asyncio.create_task(timings.committed(committer, HeldJob(lambda: None, gate)))
         await gate.hold()
         gate.open()
         assert await running == "published"
-        await asyncio.to_thread(committer.stop)
+        await asyncio.to_thread(committer.stop, 30.0)
         pools.close()
         return timings
 
