@@ -57,7 +57,10 @@ def _watch(ask: Any) -> None:
 
 
 def screen(document: dict[str, Any]) -> "RenderableType":
-    """Return the document as tables; text from the service is never read as markup."""
+    """Return the document as tables; text from the service is never read as markup.
+
+    During an upgrade the service may still be of an older version: keys that came later may be absent.
+    """
     from rich.console import Group
     from rich.table import Table
 
@@ -130,7 +133,7 @@ def _processes(document: dict[str, Any]) -> Any:
 
 def _recycles(document: dict[str, Any]) -> Any:
     table = _table("\nRecycled, as they held too much memory", "process", "times", "failed", "the last")
-    for each in document["recycles"]:
+    for each in document.get("recycles", []):
         _row(table, f"{each['role']} {each['number']}", each["done_count"], each["failed_count"], each["last"])
     return table
 
@@ -169,7 +172,7 @@ def _traffic(document: dict[str, Any]) -> Any:
 
 def _errors(document: dict[str, Any]) -> Any:
     table = _table("\nErrors answered", "", "", "")
-    for each in document["errors"][:ERRORS_COUNT_MAX]:
+    for each in document.get("errors", [])[:ERRORS_COUNT_MAX]:
         _row(table, each["status"], each["error_code"] or "-", f"{each['count']:,}")
     return table
 
