@@ -1,6 +1,7 @@
 """A worker's node from its settings: stores opened, keys decoded, threads ready; nothing listens yet.
 
-What can fail here can never succeed with these settings, and is told as a BootError whose text is for the operator.
+What can fail here can never succeed with these settings, and is told as a BootError whose text is for the operator. A
+mount that does not answer is no failure: its account is served as soon as it does (opening.py).
 """
 
 import asyncio
@@ -21,12 +22,7 @@ from dataplane.server.diskpool import DiskPools, PoolLimits
 from dataplane.server.handlers import HANDLERS, SYNC_HANDLERS
 from dataplane.server.mountpools import MountPools
 from dataplane.server.node import Account, Node
-from dataplane.store.errors import FormatTooNew, StoreError
-from dataplane.store.store import MappedDirectory, Store
-
-
-class BootError(Exception):
-    """This worker cannot serve with these settings; the text is one line for the operator, without secrets."""
+from dataplane.server.opening import ABSENT, BootError, Opening, OpenStore
 
 
 def build_node(
@@ -39,7 +35,8 @@ def build_node(
     """Open everything and join it. Raises BootError."""
     pools_of_mounts: dict[object, DiskPools] = {}
     committer = LoopCommitter(loop, pools_of_mounts.__getitem__, GroupSizes(slot).observe if slot else None)
-    accounts = {each.name: _account(each, pools, pools_of_mounts, committer) for each in settings.accounts}
+    opening = Opening(settings.accounts, loop)
+    accounts = {each.name: _account(each, opening, pools, pools_of_mounts, committer) for each in settings.accounts}
     observe = RequestSeries(slot).observe if slot is not None else None
     node = Node(settings, accounts, pools, committer, observe=observe, access_log=access_log)
     Application(node, HANDLERS, SYNC_HANDLERS)
@@ -53,7 +50,9 @@ def close_node(node: Node, seconds_max: float) -> bool:
     if not node.committer.stop(seconds_max):
         return False  # its stores' descriptors are in use
     closing = [
-        threading.Thread(target=account.store.close, name="close", daemon=True) for account in node.accounts.values()
+        threading.Thread(target=account.store.close, name="close", daemon=True)
+        for account in node.accounts.values()
+        if account.store is not ABSENT
     ]
     for thread in closing:
         thread.start()
@@ -74,6 +73,7 @@ def pool_limits(settings: LimitSettings) -> PoolLimits:
 
 def _account(
     settings: AccountSettings,
+    opening: Opening,
     pools: MountPools,
     pools_of_mounts: dict[object, DiskPools],
     committer: LoopCommitter,
@@ -84,38 +84,26 @@ def _account(
         raise BootError(f"account {settings.name}: a key is not base64") from None
     if not keys or not all(keys):
         raise BootError(f"account {settings.name}: no key")
-    store = _store(settings)
-    pools_of = {}
-    for container, mount in store.mounts():
-        pools_of[container] = pools_of_mounts[mount] = pools.add(mount.root_fd, mount.capabilities.local)
-    return Account(
+    account = Account(
         settings=settings,
         keys=AccountKeys(settings.name, keys),
-        store=store,
+        store=ABSENT,
         committer=committer,
-        all_pools=pools.across(pools_of.values()),
-        pools_of=pools_of,
+        all_pools=pools.other,
+        pools_of={"": pools.other},
         mapped=frozenset(each.name for each in settings.containers if each.path),
         read_only=frozenset(each.name for each in settings.containers if each.read_only),
     )
 
+    def adopt(opened: OpenStore) -> None:
+        pools_of = {}
+        for container, mount, place in opened.mounts:
+            pools_of[container] = pools_of_mounts[mount] = pools.add(place, mount.capabilities.local)
+        account.all_pools, account.pools_of = pools.across(pools_of.values()), pools_of
+        account.store = opened.store
 
-def _store(settings: AccountSettings) -> Store:
-    mapped = tuple(
-        MappedDirectory(each.name, each.path, each.read_only, each.durability == "strict")
-        for each in settings.containers
-        if each.path
-    )
-    durable = {each.name: each.durability == "strict" for each in settings.containers if not each.path}
-    try:
-        return Store(
-            settings.root,
-            records=settings.records,
-            durable=settings.durability == "strict",
-            mapped=mapped,
-            durable_containers=durable,
-        )
-    except FormatTooNew as error:
-        raise BootError(f"account {settings.name}: {settings.root} was written by a newer program: {error}") from None
-    except (OSError, StoreError) as error:
-        raise BootError(f"account {settings.name}: cannot open {settings.root}: {error}") from None
+    opening.then(settings.name, adopt)
+    return account
+
+
+__all__ = ["BootError", "build_node", "close_node", "pool_limits"]

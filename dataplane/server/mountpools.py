@@ -11,6 +11,7 @@ Files to send are found by their mount id in /proc, not by fstat, which itself w
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from dataplane.server.diskpool import DEFAULT_LIMITS, DiskPools, PoolLimits
@@ -18,8 +19,21 @@ from dataplane.server.diskpool import DEFAULT_LIMITS, DiskPools, PoolLimits
 _MOUNT_ID: Final = "mnt_id:"
 
 
+@dataclass(frozen=True, slots=True)
+class MountPlace:
+    """The file system that a tree is on (st_dev), and the mount, None without /proc."""
+
+    device: int
+    mount_id: int | None
+
+
+def place_of(directory_fd: int) -> MountPlace:
+    """Where an open tree is. Asks the file system; raises OSError."""
+    return MountPlace(os.fstat(directory_fd).st_dev, _mount_id(directory_fd))
+
+
 class MountPools:
-    """All pools of one worker. Trees are added while it starts, before the first request."""
+    """All pools of one worker."""
 
     def __init__(self, bounds: PoolLimits = DEFAULT_LIMITS) -> None:
         self._bounds = bounds
@@ -28,17 +42,15 @@ class MountPools:
         self._across: dict[frozenset[DiskPools], DiskPools] = {}
         self.other: Final = DiskPools("other", bounds, local=False)  # files of mounts nobody told us of
 
-    def add(self, directory_fd: int, local: bool) -> DiskPools:
-        """The pools for the file system of a directory; `local`: its calls are short enough for the event loop.
-        Raises OSError."""
-        device = os.fstat(directory_fd).st_dev
+    def add(self, place: MountPlace, local: bool) -> DiskPools:
+        """The pools for a tree; `local`: its calls are short enough for the event loop."""
+        device = place.device
         pools = self._by_device.get(device)
         if pools is None:
             name = f"{os.major(device)}:{os.minor(device)}"
             pools = self._by_device[device] = DiskPools(name, self._bounds, local=local, device=device)
-        mount_id = _mount_id(directory_fd)
-        if mount_id is not None:
-            self._by_mount_id[mount_id] = pools
+        if place.mount_id is not None:
+            self._by_mount_id[place.mount_id] = pools
         return pools
 
     def across(self, file_systems: Iterable[DiskPools]) -> DiskPools:

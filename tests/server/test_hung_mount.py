@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -132,6 +133,13 @@ def _device(mount: HangingMount) -> int:
 
 @pytest.fixture
 def worker(mounts: dict[str, HangingMount]) -> Iterator[Worker]:
+    with started(mounts) as running:
+        yield running
+
+
+@contextmanager
+def started(mounts: dict[str, HangingMount]) -> Iterator[Worker]:
+    """A worker that is ready, with an account for each mount."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)
     slot_fd = slots.create("test-worker")
     port = listening.getsockname()[1]
@@ -150,9 +158,9 @@ def worker(mounts: dict[str, HangingMount]) -> Iterator[Worker]:
     slot = slots.Slot(slot_fd)
     try:
         assert isinstance(ours.receive(), control.Ready)
-        started = Worker(process, ours, slot, port)
-        yield started
-        for client in started.clients:
+        running = Worker(process, ours, slot, port)
+        yield running
+        for client in running.clients:
             client.close()
     finally:
         for each in mounts.values():
@@ -254,6 +262,22 @@ def test_a_worker_stops_in_time_with_requests_that_hang(worker: Worker, mounts: 
         for each in requests:
             assert isinstance(each.exception(WAIT_SECONDS), (OSError, HTTPException))
     assert worker.process.wait(WAIT_SECONDS) == control.EXIT_OK
+
+
+def test_a_mount_that_hangs_while_the_worker_starts_joins_later(mounts: dict[str, HangingMount]) -> None:
+    mounts["bad"].hang()
+    with started(mounts) as worker:
+        good, bad = _prepared(worker, "good"), worker.client("bad")
+        assert good.request("GET", "/cont/blob").body == CONTENT
+        answer = bad.request("PUT", "/cont", {"restype": "container"})
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "ServerBusy", "5")
+        assert bad.request("GET", "/cont/blob").status == 503
+        assert bad.request("GET", "", {"comp": "list"}).status == 503
+        mounts["bad"].resume()
+        until(lambda: bad.request("PUT", "/cont", {"restype": "container"}).status == 201)
+        _put(bad, "/cont/blob")
+        until(lambda: _device(mounts["bad"]) in worker.reading().file_systems)
+        _stop(worker, DRAIN_SECONDS)
 
 
 def _stop(worker: Worker, drain_seconds: float) -> None:

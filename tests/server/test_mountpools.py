@@ -11,7 +11,7 @@ import pytest
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.server.diskpool import DiskPool, DiskPools
-from dataplane.server.mountpools import MountPools
+from dataplane.server.mountpools import MountPools, place_of
 from dataplane.server.patience import in_time
 
 WAIT_SECONDS = 10.0
@@ -37,7 +37,7 @@ def test_trees_on_one_file_system_share_threads(tmp_path: Path) -> None:
     pools = MountPools()
     (tmp_path / "other").mkdir()
     fds = [opened(tmp_path), opened(tmp_path / "other")]
-    first, second = (pools.add(fd, local=True) for fd in fds)
+    first, second = (pools.add(place_of(fd), local=True) for fd in fds)
     assert first is second
     assert pools.across([first, second]) is first
     assert pools.of_file(fds[1]) is first
@@ -49,7 +49,7 @@ def test_trees_on_one_file_system_share_threads(tmp_path: Path) -> None:
 def test_file_systems_have_their_own_and_so_has_what_touches_both(tmp_path: Path, shared_memory: str) -> None:
     pools = MountPools()
     fds = [opened(tmp_path), opened(shared_memory), opened("/proc")]
-    here, there = pools.add(fds[0], local=True), pools.add(fds[1], local=False)
+    here, there = pools.add(place_of(fds[0]), local=True), pools.add(place_of(fds[1]), local=False)
     assert here is not there
     assert [pools.of_file(fd) for fd in fds] == [here, there, pools.other]
     both = pools.across([here, there])
@@ -65,7 +65,7 @@ def test_threads_of_one_file_system_hang_and_the_others_work(tmp_path: Path, sha
     async def test() -> None:
         pools = MountPools()
         fds = [opened(tmp_path), opened(shared_memory)]
-        here, there = (pools.add(fd, local=False) for fd in fds)
+        here, there = (pools.add(place_of(fd), local=False) for fd in fds)
         gate = threading.Event()
         stuck = [asyncio.ensure_future(here.data(gate.wait)) for _ in range(100)]
         assert await there.data(len, "abc") == 3
