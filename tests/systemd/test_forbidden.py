@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Config
 from tests.systemd import forbidden_acts, needed_acts, sandbox
-from tests.systemd.acts import DATA
 from tests.systemd.conftest import BUNDLE
+from tests.systemd.dropins import drop_in_of
 from tests.systemd.machine import POLL_SECONDS, Machine, booted
-from tools.lib.install_dropin import dropin
 
 UNIT = "blobedge.service"
 TUNE = "blobedge-tune.service"
@@ -99,13 +97,10 @@ def test_allowed(name: str, inside: dict[str, str], outside: dict[str, str]) -> 
     assert (inside[name] in act.inside, outside[name] in act.outside) == (True, True), (inside[name], outside[name])
 
 
-def test_a_node_with_clients_from_elsewhere_and_port_443_opens_no_more_than_that(node: Machine) -> None:
-    tls = {"cert": "/etc/blobedge/tls/chain.pem", "key": "/etc/blobedge/tls/key.pem"}
-    account = {"name": "plant7", "root": DATA, "key1_file": "/run/credentials/blobedge.service/secrets_plant7.key1"}
-    config = Config.model_validate({"listen": ["https://0.0.0.0:443"], "tls": tls, "accounts": [account]})
+def test_a_node_with_clients_from_elsewhere_and_port_443_opens_no_more_than_that(node: Machine, tmp_path: Path) -> None:
     drop_in = node.path(f"{sandbox.UNITS}/{EDGE}.d/10-configuration.conf")
     drop_in.parent.mkdir()
-    drop_in.write_text("\n".join(dropin(config)))
+    drop_in.write_text(drop_in_of("https://0.0.0.0:443", tmp_path))
     node.run("cp", f"{sandbox.UNITS}/{UNIT}", f"{sandbox.UNITS}/{EDGE}")
     said = sandbox.outcomes_inside(node, EDGE, FORBIDDEN)
     assert {name for name, act in forbidden_acts.ACTS.items() if said[name] not in act.inside} == EDGE_MAY

@@ -8,13 +8,11 @@ from typing import Final
 
 import pytest
 
-from agent.config import Config
+from tests.systemd.dropins import drop_in_of
 from tests.systemd.machine import CHECKOUT
-from tools.lib.install_dropin import dropin
 
 SERVICE: Final = "blobedge.service"
 TUNE: Final = "blobedge-tune.service"
-KEY: Final = "A" * 86 + "=="
 
 #: What a configuration says beyond the sample, and the exposure that the unit then has with its drop-in.
 LOCAL: Final = "http://127.0.0.1:10000"
@@ -55,14 +53,7 @@ def test_verify_finds_nothing(unit: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("node", NODES)
 def test_exposure_of_the_service(node: str, tmp_path: Path) -> None:
     listen, expected = NODES[node]
-    tables: dict[str, object] = {
-        "listen": [listen],
-        "accounts": [{"name": "plant7", "root": "/srv/plant7", "key1": KEY}],
-    }
-    if listen.startswith("https:"):
-        tables["tls"] = {"cert": "/etc/blobedge/tls/chain.pem", "key": "/etc/blobedge/tls/key.pem"}
-    lines = "\n".join(dropin(Config.model_validate(tables)))
-    assert exposure(SERVICE, tmp_path, f"\n{lines}\n") <= expected
+    assert exposure(SERVICE, tmp_path, "\n" + drop_in_of(listen, tmp_path)) <= expected
 
 
 def test_exposure_of_tune(tmp_path: Path) -> None:
