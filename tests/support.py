@@ -27,7 +27,7 @@ import uvloop
 
 from dataplane.ipc.settings import AccountSettings, ListenerSettings, MappedContainer, Settings
 from dataplane.server.access import AccessLog
-from dataplane.server.build import build_node, close_node
+from dataplane.server.build import build_node, close_node, pool_limits
 from dataplane.server.listening import open_server
 from dataplane.server.mountpools import MountPools
 from dataplane.server.node import Node
@@ -191,7 +191,7 @@ class InProcessServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        pools, log = MountPools(), AccessLog(self.log_lines.append)
+        pools, log = MountPools(pool_limits(self._settings.limits)), AccessLog(self.log_lines.append)
         self.node = build_node(self._settings, self._loop, pools, access_log=log)
         server = await open_server(self.node)
         self._ready.set()

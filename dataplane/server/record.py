@@ -55,6 +55,8 @@ class Recorder:
     def record(self, trace: Trace, response: Response | None, body: Body) -> None:
         """Count and log a request. Without a response the client went away first."""
         node = self._node
+        if trace.waiting is not None:
+            trace.settle()
         taken_ns = time.perf_counter_ns() - trace.started_ns
         status = response.status if response is not None else _CLIENT_WENT_AWAY
         observe = node.observe

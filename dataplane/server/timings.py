@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = ParamSpec("P")
+Waiting = tuple[int, WorkTime]  # since when, and the work
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Timings:
 
     queue_ns: int = field(default=0, init=False)
     disk_ns: int = field(default=0, init=False)
+    waiting: Waiting | None = field(default=None, init=False)  # for what, at this moment
 
     def at_once(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call here and now, for a file system that is quick enough. Raises what the call raises."""
@@ -43,7 +45,7 @@ class Timings:
         self, run: Callable[..., Awaitable[T]], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call by `run`, a pool's. Raises what the pool and the call raise."""
-        work, begun_ns = WorkTime(), time.perf_counter_ns()
+        work = WorkTime()
 
         def timed() -> T:
             work.begin()
@@ -52,22 +54,27 @@ class Timings:
             finally:
                 work.end()
 
+        self.waiting = time.perf_counter_ns(), work
         try:
             return await run(timed)
         finally:
-            self._waited(begun_ns, work)
+            self.settle()
 
     async def committed(self, committer: "Committer", job: "Job[T]") -> T:
         """Carry out a job. Raises what the committer and the job raise."""
-        begun_ns = time.perf_counter_ns()
+        self.waiting = time.perf_counter_ns(), job.work
         try:
             return await committer.submit(job)
         finally:
-            self._waited(begun_ns, job.work)
+            self.settle()
 
-    def _waited(self, begun_ns: int, work: WorkTime) -> None:
-        now_ns = time.perf_counter_ns()
-        waited_ns = now_ns - begun_ns
-        disk_ns = min(work.busy_ns(now_ns), waited_ns)
-        self.disk_ns += disk_ns
-        self.queue_ns += waited_ns - disk_ns
+    def settle(self) -> None:
+        """Add what has been waited for until now, for a request that is answered while its handler still waits."""
+        if self.waiting is not None:
+            begun_ns, work = self.waiting
+            self.waiting = None
+            now_ns = time.perf_counter_ns()
+            waited_ns = now_ns - begun_ns
+            disk_ns = min(work.busy_ns(now_ns), waited_ns)
+            self.disk_ns += disk_ns
+            self.queue_ns += waited_ns - disk_ns

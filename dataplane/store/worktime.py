@@ -24,8 +24,8 @@ class WorkTime:
 
     def end(self) -> None:
         """The work stands still, or is over."""
-        since_ns, self._since_ns = self._since_ns, 0
-        self._done_ns += time.perf_counter_ns() - since_ns
+        self._done_ns += time.perf_counter_ns() - self._since_ns
+        self._since_ns = 0
 
     def busy_ns(self, now_ns: int) -> int:
         """Nanoseconds of work until `now_ns`."""

@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dataplane.ipc.settings import LimitSettings
 from dataplane.server.slow import LINES_MAX, WINDOW_SECONDS, SlowLog, Spent
 from dataplane.store.store import Store
 from dataplane.store.syncs import sync_together
@@ -141,6 +143,27 @@ def test_a_container_that_is_slow_to_look_up_says_disk(
     assert slow_client.request("GET", "/cont", {"restype": "container"}).status == 200
     line = told(slow_server, caplog, "GET_CONTAINER_PROPERTIES")
     assert largest(line) == "diskMs"
+
+
+def test_a_mount_that_hangs_says_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its request is answered for while the call still hangs."""
+    monkeypatch.setattr(Store, "local", lambda _: False)
+    limits = LimitSettings(storage_seconds_max=HELD_SECONDS)
+    server = InProcessServer(tmp_path / "root", access_sample=0.0, slow_seconds=SLOW_SECONDS, limits=limits)
+    client, resumed = server.client(), threading.Event()
+    try:
+        assert client.request("PUT", "/cont", {"restype": "container"}).status == 201
+        monkeypatch.setattr(Store, "stat_blob", lambda *_: resumed.wait(30))
+        assert client.request("HEAD", "/cont/b").code == "OperationTimedOut"
+        line = told(server, caplog, "GET_BLOB_PROPERTIES")
+        assert largest(line) == "diskMs"
+        assert line["diskMs"] >= HELD_SECONDS * 500  # it is given up after so long; the pool's look is a coarse one
+    finally:
+        resumed.set()
+        client.close()
+        server.close()
 
 
 def test_a_slow_sync_says_disk(
