@@ -41,7 +41,11 @@ LOOPS = {
 }
 
 # Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"azure": "azure-storage-extensions", "prometheus_client": "prometheus-client"}
+DISTRIBUTIONS = {
+    "azure": "azure-storage-extensions",
+    "prometheus_client": "prometheus-client",
+    "sqlite_utils": "sqlite-utils",
+}
 # Imported, and always there because a declared distribution needs it in its own interface.
 IMPLIED = {"pydantic_core": "pydantic", "yarl": "aiohttp"}
 

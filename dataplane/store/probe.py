@@ -42,10 +42,10 @@ def probe(directory_fd: int) -> Capabilities:
     fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
     try:
         os.write(fd, b"x" * 4096)
-        file_system = _file_system(os.fstat(fd).st_dev)
+        kind = file_system(os.fstat(fd).st_dev)
         return Capabilities(
-            file_system=file_system,
-            local=file_system in _LOCAL_TYPES,
+            file_system=kind,
+            local=kind in _LOCAL_TYPES,
             xattr=_has_xattr(fd),
             reflink=_has_reflink(fd, directory_fd, name + "-clone"),
             mtime_granularity_ns=_granularity(fd),
@@ -58,11 +58,11 @@ def probe(directory_fd: int) -> Capabilities:
 
 def unprobed(directory_fd: int) -> Capabilities:
     """What to expect of a mount that must not be written to: attributes are read if there are any."""
-    file_system = _file_system(os.fstat(directory_fd).st_dev)
-    return Capabilities(file_system, file_system in _LOCAL_TYPES, True, False, 1, "")
+    kind = file_system(os.fstat(directory_fd).st_dev)
+    return Capabilities(kind, kind in _LOCAL_TYPES, True, False, 1, "")
 
 
-def _file_system(device: int) -> str:
+def file_system(device: int) -> str:
     """The type of the mount of a device, from /proc/self/mountinfo (proc(5)); "" when it is not listed there."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,0 +1,64 @@
+"""What an operator does to many rows at once, a slice at a time, so that others get their turn in between.
+
+    act      rows of the filter that it changes        to
+    RETRY    whatever holds them                       due, as if never tried
+    HOLD     QUEUED or GOING                           held for the operator, until RELEASE or RETRY
+    RELEASE  held for the operator                     due
+    DROP     LOCAL, QUEUED, GOING                      forgotten, until the blob changes or a reconciliation finds it
+    PIN      all                                       never evicted
+    UNPIN    all                                       evicted as the rules say
+
+No row is dropped that says where bytes are (COPIED, REMOTE, RECALLING). Work that is under way goes on.
+"""
+
+import json
+import sqlite3
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from agent.offload import queries
+from agent.offload.schema import ACTIVE
+
+SLICE_ROWS: Final = 5_000  # about 50 ms
+HELD: Final = "held"  # the failure of a row that an operator holds
+
+
+class Act(StrEnum):
+    """What to do; the table is above."""
+
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
+    DROP = "drop"
+    PIN = "pin"
+    UNPIN = "unpin"
+
+
+class Done(NamedTuple):
+    """How many rows were changed, and where to go on; None when all were visited."""
+
+    rows: int
+    after: str | None
+
+
+_DUE: Final = "UPDATE blobs SET hold = '', attempts = 0, failure = '', error = ''"
+_STATEMENTS: Final = {
+    Act.RETRY: (_DUE, "hold <> ''"),
+    Act.HOLD: (
+        f"UPDATE blobs SET hold = 'operator', failure = '{HELD}', error = ''",
+        f"{ACTIVE} AND hold <> 'operator'",
+    ),
+    Act.RELEASE: (_DUE, "hold = 'operator'"),
+    Act.DROP: ("DELETE FROM blobs", "residency IN ('local', 'queued', 'going')"),
+    Act.PIN: ("UPDATE blobs SET pinned = 1", "pinned = 0"),
+    Act.UNPIN: ("UPDATE blobs SET pinned = 0", "pinned = 1"),
+}
+
+
+def apply(connection: sqlite3.Connection, act: Act, wanted: queries.Filter, after: str | None) -> Done:
+    """Do it to the next slice of the rows that the filter lets through. Raises queries.BadCursor."""
+    page = queries.page(connection, wanted, after, SLICE_ROWS)
+    statement, condition = _STATEMENTS[act]
+    ids = json.dumps([row.id for row in page.rows])
+    changed = connection.execute(f"{statement} WHERE id IN (SELECT value FROM json_each(?)) AND {condition}", (ids,))
+    return Done(changed.rowcount, page.after)

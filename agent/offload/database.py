@@ -1,0 +1,200 @@
+"""The queue: one row for each blob, in one SQLite file, through one connection.
+
+Every method is a transaction that is durable when it returns; `transaction()` puts several into one. It is an index of
+what the mount and the cloud hold, not the truth: a lost one costs a scan. Not thread-safe, and it blocks on the disk:
+the sidecar uses it through AsyncQueue. agent/offload/states.py says what a row goes through; the modules opening,
+schema, ingest, taking, moves, queries and acts do what their names say.
+"""
+
+import contextlib
+import os
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from agent.offload import acts, ingest, moves, opening, queries
+from agent.offload.rows import Change, Copy, Failure, Read, Row, Seen, Turn
+from agent.offload.states import Event
+from agent.offload.taking import Taker, next_due
+
+
+class Queue:
+    """The queue at `path`, whose directory is made if there is none.
+
+    `fresh` says that the database was made now, so everything has to be found again. Raises QueueBusy,
+    DamagedDatabase, NewerDatabase or QueueUnwritable, and OperatorError for a disk of another machine. Every method may
+    raise DamagedDatabase or QueueUnwritable; nothing of its transaction has happened then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opening.refuse_network_disk(path.parent)
+        self.path: Final = path
+        self._lock = opening.lock(path)
+        try:
+            self._connection, self.fresh = opening.connect(path)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._taker: Final = Taker(self._connection)
+
+    def close(self) -> None:
+        """Close the file, then free the lock. Idempotent."""
+        if self._lock >= 0:
+            self._connection.close()
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> "Queue":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def verify(self) -> None:
+        """Check every row against every index; seconds for a million rows. Raises DamagedDatabase."""
+        with self.transaction():
+            opening.verify(self._connection, self.path)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is done inside; inside another one, a part of it that can fail alone."""
+        inner = self._connection.in_transaction
+        begin, commit = ("SAVEPOINT part", "RELEASE part") if inner else ("BEGIN", "COMMIT")
+        undo = ("ROLLBACK TO part", "RELEASE part") if inner else ("ROLLBACK",)
+        with opening.translated(self.path):
+            self._connection.execute(begin)
+            try:
+                yield
+                self._connection.execute(commit)
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite has undone it itself after some errors of the disk
+                    for statement in undo:
+                        self._connection.execute(statement)
+                raise
+
+    # From the journals.
+
+    def ingest(self, segment: str, next_offset: int, changes: Iterable[Change], reads: Iterable[Read] = ()) -> None:
+        """Note what a segment of a journal says up to `next_offset` bytes; after a crash, read on from `offsets()`."""
+        with self.transaction():
+            ingest.note(self._connection, changes, reads)
+            self._connection.execute(
+                'INSERT INTO segments (name, "offset") VALUES (?, ?) '
+                'ON CONFLICT (name) DO UPDATE SET "offset" = excluded."offset"',
+                (segment, next_offset),
+            )
+
+    def note(self, changes: Iterable[Change]) -> None:
+        """Note changes that no journal told of: what a reconciliation found."""
+        with self.transaction():
+            ingest.note(self._connection, changes, ())
+
+    def offsets(self) -> dict[str, int]:
+        """Bytes taken over of each segment."""
+        with self.transaction():
+            return dict(self._connection.execute('SELECT name, "offset" FROM segments'))
+
+    def forget_segment(self, name: str) -> None:
+        """The segment was taken over to its end and deleted."""
+        with self.transaction():
+            self._connection.execute("DELETE FROM segments WHERE name = ?", (name,))
+
+    # Work.
+
+    def take(self, now: int, limit: int, running: Collection[int]) -> list[Row]:
+        """At most `limit` rows to work on at `now`, in order, without those whose ids are `running`."""
+        with self.transaction():
+            return self._taker.take(now, limit, running)
+
+    def next_due(self) -> int | None:
+        """When the next row that waits is due, if any: until then, or a change, an empty `take` stays empty."""
+        with self.transaction():
+            return next_due(self._connection)
+
+    # What became of a row. False: it is another version by now, or gone, and the report came too late.
+
+    def changed(self, row: Row, seen: Seen, turn: Turn, now: int) -> bool:
+        """The blob was looked at, and a rule sends this version when its turn comes."""
+        with self.transaction():
+            return moves.changed(self._connection, row, seen, turn, now)
+
+    def kept(self, row: Row, seen: Seen) -> bool:
+        """The blob was looked at, and no rule sends it."""
+        with self.transaction():
+            return moves.kept(self._connection, row, seen)
+
+    def deleted(self, row: Row, turn: Turn, now: int) -> bool:
+        """The blob is not here any more, and a rule deletes it in the cloud."""
+        with self.transaction():
+            return moves.deleted(self._connection, row, turn, now)
+
+    def gone(self, row: Row) -> bool:
+        """The blob is neither here nor, as far as we answer for it, in the cloud: the row goes."""
+        with self.transaction():
+            return moves.gone(self._connection, row)
+
+    def copied(self, row: Row, copy: Copy) -> bool:
+        """The cloud was verified to have this version."""
+        with self.transaction():
+            return moves.copied(self._connection, row, copy)
+
+    def moved(self, row: Row, event: Event) -> bool:
+        """EVICTED, RECALLED, ARRIVED, STAYED or LOST."""
+        with self.transaction():
+            return moves.moved(self._connection, row, event)
+
+    def failed(self, row: Row, failure: Failure) -> bool:
+        """A try failed. Its text is kept without what looks like a credential."""
+        with self.transaction():
+            return moves.failed(self._connection, row, failure)
+
+    # Looking at it, and what an operator does.
+
+    def find(self, account: str, container: str, name: str) -> Row | None:
+        """The row of one blob."""
+        with self.transaction():
+            return queries.find(self._connection, account, container, name)
+
+    def rows(self, wanted: queries.Filter, after: str | None = None, limit: int = 1_000) -> queries.Page:
+        """A page of a listing. It may be short, even empty, and go on. Raises queries.BadCursor."""
+        with self.transaction():
+            return queries.page(self._connection, wanted, after, limit)
+
+    def counts(self) -> list[queries.Total]:
+        """Totals per container, residency and hold."""
+        with self.transaction():
+            return queries.counts(self._connection)
+
+    def failures(self) -> dict[str, int]:
+        """Rows whose last try failed, by class."""
+        with self.transaction():
+            return queries.failures(self._connection)
+
+    def act(self, act: acts.Act, wanted: queries.Filter, after: str | None = None) -> acts.Done:
+        """Do what an operator asks to the next slice of rows; again with `after` until it is None."""
+        with self.transaction():
+            return acts.apply(self._connection, act, wanted, after)
+
+    # What belongs to no row.
+
+    def spend(self, day: str, sent_bytes: int) -> int:
+        """Add to the bytes sent on a day (YYYY-MM-DD). Returns the day's sum."""
+        with self.transaction():
+            (total,) = self._connection.execute(
+                "INSERT INTO budget (day, bytes) VALUES (?, ?) "
+                "ON CONFLICT (day) DO UPDATE SET bytes = bytes + excluded.bytes RETURNING bytes",
+                (day, sent_bytes),
+            ).fetchone()
+            return int(total)
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep a setting that the operator made while running (paused)."""
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"said:{key}", value))
+
+    def recall(self, key: str) -> str | None:
+        """The setting as last remembered."""
+        with self.transaction():
+            found = self._connection.execute("SELECT value FROM meta WHERE key = ?", (f"said:{key}",)).fetchone()
+            return found and str(found[0])

@@ -1,0 +1,133 @@
+"""A blob moves: every change of a row's residency, made of agent/offload/states.py's table and of nothing else.
+
+Each report of work done is conditional on the revision that was worked on. A report that comes too late (the blob
+changed meanwhile) moves nothing and answers False; but what it says of the cloud is true all the same, and is kept: an
+upload that ended after a change leaves QUEUED, with the ETag that the next upload's guard must name.
+"""
+
+import re
+import sqlite3
+from typing import Final
+
+from agent.offload.rows import ERROR_CHARACTERS_MAX, Copy, Failure, Row, Seen, Turn
+from agent.offload.states import TABLE, Event, Hold
+
+#: The first change that the cloud lacks stays the first until a copy covers it. `:at` is the time of this one.
+SINCE: Final = "CASE residency WHEN 'queued' THEN changed_at ELSE :at END"
+_NO_FAILURE: Final = "hold = '', attempts = 0, failure = '', error = ''"
+_NOT_IN_CLOUD: Final = "copied_etag = '', cloud_etag = '', copied_at = 0"
+_SEEN: Final = "etag = :etag, size = :size, modified_ns = :modified_ns"
+_TURN: Final = "due_at = :due_at, priority = :priority, order_key = :order_key, hold = :hold"
+
+#: The blob, whatever became of its row. For what is true of the cloud, whichever version is here.
+_BLOB: Final = (
+    "name = :name AND container_id = (SELECT id FROM containers WHERE account = :account AND container = :container)"
+)
+
+#: What else an event of `moved` changes. What the cloud lost is due at once.
+_ALSO: Final = {
+    Event.EVICTED: "",
+    Event.RECALLED: "",
+    Event.ARRIVED: "",
+    Event.STAYED: "",
+    Event.LOST: f", {_NOT_IN_CLOUD}, {_NO_FAILURE}, changed_at = copied_at",
+}
+
+#: What may follow these words is a secret: SAS signatures, account keys, tokens. A cloud's error may quote a request.
+_SECRETS: Final = re.compile(
+    r"(?i)(\bsig=|accountkey=|sharedkey\s+[^\s:]+:|bearer\s+|sharedaccesssignature=)[^\s&;\"'<>]+"
+)
+
+
+def next_residency(event: Event) -> str:
+    """SQL for where a row is after an event."""
+    cases = " ".join(f"WHEN '{before}' THEN '{after}'" for (before, what), after in TABLE.items() if what is event)
+    return f"CASE residency {cases} END"
+
+
+def sources(event: Event) -> str:
+    """SQL for: the event says something of the row."""
+    return "residency IN ({})".format(", ".join(f"'{before}'" for before, what in TABLE if what is event))
+
+
+def without_secrets(text: str) -> str:
+    """The text of an error, at most ERROR_CHARACTERS_MAX of it, without what looks like a credential."""
+    return _SECRETS.sub(r"\1...", text)[:ERROR_CHARACTERS_MAX]
+
+
+def changed(connection: sqlite3.Connection, row: Row, seen: Seen, turn: Turn, now: int) -> bool:
+    """The blob was looked at, and a rule sends this version: at once, or later."""
+    values = {**seen._asdict(), **turn._asdict(), "at": seen.modified_ns, "hold": _hold(turn, now)}
+    return _move(connection, row, Event.CHANGED, f", {_SEEN}, {_TURN}, changed_at = {SINCE}", values)
+
+
+def kept(connection: sqlite3.Connection, row: Row, seen: Seen) -> bool:
+    """The blob was looked at, and no rule sends it."""
+    return _move(connection, row, Event.KEPT, f", {_SEEN}, {_NO_FAILURE}", seen._asdict())
+
+
+def deleted(connection: sqlite3.Connection, row: Row, turn: Turn, now: int) -> bool:
+    """The blob is not here any more, and a rule deletes it in the cloud."""
+    values = {**turn._asdict(), "at": now, "hold": _hold(turn, now)}
+    return _move(connection, row, Event.DELETED, f", {_TURN}, changed_at = :at, attempts = 0", values)
+
+
+def gone(connection: sqlite3.Connection, row: Row) -> bool:
+    """Neither here nor, as far as we answer for it, in the cloud: forget it. Here again, it is not in the cloud."""
+    done = connection.execute("DELETE FROM blobs WHERE id = ? AND revision = ?", (row.id, row.revision))
+    if done.rowcount:
+        return True
+    connection.execute(f"UPDATE blobs SET {_NOT_IN_CLOUD} WHERE {_BLOB}", _names(row))
+    return False
+
+
+def copied(connection: sqlite3.Connection, row: Row, copy: Copy) -> bool:
+    """The cloud was verified to have this version. Later changes, if any, are since then the ones that it lacks."""
+    values = {**copy._asdict(), **_names(row)}
+    connection.execute(
+        "UPDATE blobs SET copied_etag = :etag, cloud_etag = :cloud_etag, cloud_container = :cloud_container, "
+        "cloud_name = :cloud_name, copied_at = :copied_at "
+        f"WHERE {_BLOB}",
+        values,
+    )
+    if _move(connection, row, Event.COPIED, f", etag = :etag, {_NO_FAILURE}", values):
+        return True
+    connection.execute(
+        "UPDATE blobs SET changed_at = max(changed_at, modified_ns) "
+        f"WHERE {_BLOB} AND residency = 'queued' AND revision > :revision",
+        {**values, "revision": row.revision},
+    )
+    return False
+
+
+def moved(connection: sqlite3.Connection, row: Row, event: Event) -> bool:
+    """Something happened to the bytes here or in the cloud: EVICTED, RECALLED, ARRIVED, STAYED or LOST."""
+    return _move(connection, row, event, _ALSO[event], {})
+
+
+def failed(connection: sqlite3.Connection, row: Row, failure: Failure) -> bool:
+    """A try failed; where the blob is does not change."""
+    done = connection.execute(
+        "UPDATE blobs SET attempts = attempts + 1, failure = :failure, error = :error, hold = :hold, "
+        "due_at = CASE :hold WHEN 'waiting' THEN :next_try_at ELSE due_at END WHERE id = :id AND revision = :revision",
+        {**failure._asdict(), "error": without_secrets(failure.error), "id": row.id, "revision": row.revision},
+    )
+    return done.rowcount == 1
+
+
+def _names(row: Row) -> dict[str, str | int]:
+    return {"account": row.account, "container": row.container, "name": row.name}
+
+
+def _hold(turn: Turn, now: int) -> Hold:
+    return Hold.WAITING if turn.due_at > now else Hold.NONE
+
+
+def _move(connection: sqlite3.Connection, row: Row, event: Event, also: str, values: dict[str, str | int]) -> bool:
+    """Apply the table to the row, if it is still the revision that was worked on and the event says something of it."""
+    done = connection.execute(
+        f"UPDATE blobs SET residency = {next_residency(event)}{also} "
+        f"WHERE id = :id AND revision = :revision AND {sources(event)}",
+        {**values, "id": row.id, "revision": row.revision},
+    )
+    return done.rowcount == 1

@@ -1,0 +1,215 @@
+"""The file of the queue: made, locked, upgraded, and refused when it is damaged, newer, or on another machine."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.offload import opening, schema
+from agent.offload.database import Queue
+from agent.offload.opening import DamagedDatabase, NewerDatabase, QueueBusy, QueueUnwritable
+from agent.problems import OperatorError
+
+from .database_support import change, everything
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+
+def fill(path: Path, rows: int) -> None:
+    with Queue(path) as queue:
+        queue.ingest("s", rows, [change(f"name {number:06d} {'x' * 100}") for number in range(rows)])
+
+
+def test_a_new_one_says_that_it_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "queue.db"
+    with Queue(path) as queue:
+        assert queue.fresh
+    with Queue(path) as queue:
+        assert not queue.fresh
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_commits_survive_a_power_cut_by_configuration(tmp_path: Path) -> None:
+    connection, _ = opening.connect(tmp_path / "queue.db")
+    settings = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    connection.close()
+    assert settings == ["wal", 2]  # 2: FULL
+
+
+def test_a_second_one_waits_for_the_first_to_end(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    with Queue(path), pytest.raises(QueueBusy):
+        Queue(path)
+    Queue(path).close()
+
+
+def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    program = "import sys, pathlib; from agent.offload.database import Queue; Queue(pathlib.Path(sys.argv[1]))\n"
+    program += "print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"\n"
+        with pytest.raises(QueueBusy):
+            Queue(path)
+        other.kill()
+    Queue(path).close()
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "9p", "fuse", "fuse.sshfs", "lustre"])
+def test_network_disks_are_refused(kind: str) -> None:
+    assert opening.why_not_local(kind)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuseblk", ""])
+def test_disks_of_this_node_are_taken(kind: str) -> None:
+    assert opening.why_not_local(kind) is None
+
+
+def test_a_network_disk_is_the_operators_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "file_system", lambda device: "nfs4")
+    with pytest.raises(OperatorError, match=r"nfs4 is a network file system; set \[offload\] directory"):
+        Queue(tmp_path / "queue.db")
+    assert not (tmp_path / "queue.db").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be one" * 100, b"SQLite format 3\0" + b"\1" * 8000]
+)
+def test_what_is_no_database_is_damaged(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "queue.db"
+    path.write_bytes(content)
+    with pytest.raises(DamagedDatabase):
+        Queue(path)
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_page_is_found_at_open(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    fill(path, 2_000)
+    content = bytearray(path.read_bytes())
+    for page in range(20, 40):
+        content[page * 4096 : page * 4096 + 64] = bytes(64)
+    path.write_bytes(content)
+    with pytest.raises(DamagedDatabase):
+        Queue(path)
+
+
+def test_a_flipped_bit_in_a_name_is_found_by_verify(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    fill(path, 2_000)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"name 001000")] ^= 1
+    path.write_bytes(content)
+    with Queue(path) as queue, pytest.raises(DamagedDatabase):
+        queue.verify()
+
+
+def test_a_damaged_one_is_set_aside_whole_and_rebuilt(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    path.write_bytes(b"damaged" * 1000)
+    (tmp_path / "queue.db-wal").write_bytes(b"its log")
+    aside = opening.set_aside(path, 7)
+    assert aside.name == "queue.db.damaged-7"
+    assert aside.read_bytes() == b"damaged" * 1000
+    assert aside.with_name(aside.name + "-wal").read_bytes() == b"its log"
+    with Queue(path) as queue:
+        assert queue.fresh
+        assert everything(queue) == []
+
+
+def test_a_newer_one_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    fill(path, 1)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    connection.close()
+    with pytest.raises(NewerDatabase, match="run the newer program again"):
+        Queue(path)
+
+
+def test_a_disk_that_refuses_is_said_and_nothing_happened(tmp_path: Path) -> None:
+    with Queue(tmp_path / "queue.db") as queue:
+        queue.ingest("s", 1, [change("first")])
+        pages = queue._connection.execute("PRAGMA page_count").fetchone()[0]
+        queue._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(QueueUnwritable):
+            queue.ingest("s", 2, [change(f"{number} {'x' * 500}") for number in range(100)])
+        assert queue.offsets() == {"s": 1}
+        assert [row.name for row in everything(queue)] == ["first"]
+        queue._connection.execute("PRAGMA max_page_count = 1000000")
+        queue.ingest("s", 2, [change("second")])
+        assert queue.offsets() == {"s": 2}
+
+
+def test_an_upgrade_keeps_what_is_there_and_a_crash_in_it_repeats_the_step(tmp_path: Path) -> None:
+    """The way a next version will go: from version 1 with rows, by a step that adds a column and fails at first."""
+    path = tmp_path / "queue.db"
+    fill(path, 10)
+    attempts: list[int] = []
+
+    def second(database: "Database") -> None:
+        database.table("blobs").add_column("checked_at", int, not_null_default=0)
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise RuntimeError("the power goes")
+
+    steps = (*schema.STEPS[:1], second)
+    connection = sqlite3.connect(path, isolation_level=None)
+    with pytest.raises(RuntimeError):
+        schema.upgrade(connection, steps)
+    assert schema.version_of(connection) == 1
+    assert schema.upgrade(connection, steps) == 1
+    assert schema.upgrade(connection, steps) == 0
+    assert schema.version_of(connection) == 2
+    assert connection.execute("SELECT count(*), sum(checked_at) FROM blobs").fetchone() == (10, 0)
+    connection.close()
+
+
+def test_a_current_one_opens_without_the_tools_that_make_one(tmp_path: Path) -> None:
+    """sqlite-utils costs more memory than the queue, so a start with nothing to upgrade does not import it."""
+    path = tmp_path / "queue.db"
+    Queue(path).close()
+    program = (
+        "import sys, pathlib; from agent.offload.database import Queue; Queue(pathlib.Path(sys.argv[1])).close()\n"
+    )
+    program += "sys.exit('sqlite_utils' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+
+
+def note_and_fail(queue: Queue, name: str) -> None:
+    with queue.transaction():
+        queue.note([change(name)])
+        raise ZeroDivisionError
+
+
+def test_a_part_that_fails_undoes_itself_only(tmp_path: Path) -> None:
+    with Queue(tmp_path / "queue.db") as queue:
+        with queue.transaction():
+            queue.note([change("kept")])
+            with pytest.raises(ZeroDivisionError):
+                note_and_fail(queue, "undone")
+        with pytest.raises(ZeroDivisionError):
+            note_and_fail(queue, "undone too")
+        assert [row.name for row in everything(queue)] == ["kept"]
+
+
+def test_sums_of_a_day_and_settings_stay(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    with Queue(path) as queue:
+        assert queue.spend("2026-11-23", 5) == 5
+        assert queue.recall("paused") is None
+        queue.remember("paused", "since 10:00")
+    with Queue(path) as queue:
+        assert queue.spend("2026-11-23", 6) == 11
+        assert queue.spend("2026-11-24", 1) == 1
+        assert queue.recall("paused") == "since 10:00"
+        queue.ingest("s", 9, [])
+        queue.forget_segment("s")
+        assert queue.offsets() == {}

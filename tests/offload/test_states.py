@@ -1,0 +1,38 @@
+"""The table of states: total where it must be, and never a way that loses the only copy."""
+
+import pytest
+
+from agent.offload.states import TABLE, Event, Residency, after
+
+HERE = {Residency.LOCAL, Residency.QUEUED, Residency.COPIED}  # where all bytes are on this node
+IN_CLOUD = {Residency.COPIED, Residency.REMOTE, Residency.RECALLING}  # where the cloud has this very version
+
+
+@pytest.mark.parametrize("event", [Event.CHANGED, Event.KEPT, Event.DELETED])
+@pytest.mark.parametrize("residency", Residency)
+def test_what_happens_on_the_mount_is_never_refused(residency: Residency, event: Event) -> None:
+    assert after(residency, event) is not None
+
+
+def test_bytes_go_away_here_only_where_the_cloud_has_them() -> None:
+    ways = {
+        (before, then)
+        for (before, event), then in TABLE.items()
+        if before in HERE and then not in HERE and event is not Event.DELETED
+    }
+    assert ways == {(Residency.COPIED, Residency.REMOTE)}
+
+
+def test_only_a_verified_upload_or_recall_says_that_the_cloud_has_it() -> None:
+    ways = {(before, event) for (before, event), then in TABLE.items() if then in IN_CLOUD and before not in IN_CLOUD}
+    assert ways == {(Residency.QUEUED, Event.COPIED)}
+
+
+def test_every_state_is_reached_and_left() -> None:
+    assert {then for (before, _), then in TABLE.items() if then is not before} == set(Residency)
+    assert {before for (before, _), then in TABLE.items() if then is not before} == set(Residency)
+
+
+@pytest.mark.parametrize("residency", set(Residency) - {Residency.QUEUED})
+def test_an_upload_of_what_is_not_queued_says_nothing(residency: Residency) -> None:
+    assert after(residency, Event.COPIED) is None
