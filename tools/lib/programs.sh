@@ -19,6 +19,7 @@ missing_debian() {
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
     done
     have_library libsecret-1.so.0 || echo libsecret-1-0
+    have_library libfuse.so.2 || echo libfuse2
 }
 
 # Debian starts a service that it installs; the suite wants nginx's program, not a server on port 80.
