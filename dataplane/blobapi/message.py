@@ -5,9 +5,12 @@ have two readings. Header names are lower-case, but for user metadata, whose nam
 values are text decoded as UTF-8 with surrogateescape, so that signing sees the very bytes that were sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Level(Enum):
@@ -63,13 +66,25 @@ class Request:
         return self.headers.get(name) or None
 
 
+class Sending(Protocol):
+    """Whoever wants to know where the time goes while a file is sent."""
+
+    async def on_thread(self, run: Callable[..., Awaitable[T]], function: Callable[..., T], *args: object) -> T:
+        """Call by `run`, which is a pool's: the file is read."""
+
+    def over(self) -> None:
+        """All is sent, or will never be. Called once."""
+
+
 @dataclass(slots=True)
 class FileBody:
-    """A range of an open file as an answer's body. Whoever sends it closes the descriptor, also on failure."""
+    """A range of an open file as an answer's body. Whoever sends it closes the descriptor, also on failure, and tells
+    `sending`."""
 
     fd: int
     offset: int
     length: int
+    sending: Sending | None = None
 
 
 @dataclass(slots=True)

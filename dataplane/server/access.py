@@ -1,7 +1,7 @@
 """The access log: one JSON line per request, with the names of Azure's resource log (table StorageBlobLogs).
 
-queueMs, diskMs and sendMs are ours (timings.py); sendMs is the wait for the client's body, since a line is made before
-its answer goes out, and serverLatencyMs is durationMs without it.
+queueMs, diskMs and sendMs are ours (timings.py); sendMs is the wait for the client: for its body, and for it to take
+a long answer (record.py). serverLatencyMs is durationMs without it.
 
 A line never holds a credential: of the target only the decoded path is written, never the query (it may carry a SAS),
 of the headers only the user agent and the client's request id. The JSON escaper writes ASCII without control

@@ -1,7 +1,9 @@
 """What remains of a request once it is answered: its counts in the slot, its line in the access log, a line if slow.
 
-All three are written before the answer goes out, so a worker that is killed has not answered what it did not count.
-The time that the client takes to receive the answer is therefore in none of them.
+Counts are stored before the answer goes out, so a worker that is killed has not answered what it did not count; the
+time that a client takes to receive an answer is therefore not in them. Lines are written at once for answers of one
+write, and when all is sent for long files, as most of their time goes there: reading the file is queue and disk as
+anywhere, the rest is the client's.
 """
 
 import sys
@@ -9,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from dataplane.blobapi import limits
 from dataplane.blobapi.authorization import Caller
 from dataplane.blobapi.message import FileBody, Request, Response
 from dataplane.blobapi.operations import OperationSpec
@@ -42,6 +45,29 @@ class Trace(Timings):
     code: str = ""
 
 
+class _Sending(Timings):
+    """A long answer on its way; its request is logged when it is over."""
+
+    __slots__ = ("_body", "_recorder", "_response", "_since_ns", "_trace")
+
+    def __init__(self, recorder: "Recorder", trace: Trace, response: Response, body: Body, now_ns: int) -> None:
+        Timings.__init__(self)
+        self._recorder, self._trace, self._response, self._body = recorder, trace, response, body
+        self._since_ns = now_ns
+
+    def over(self) -> None:
+        """All is with the kernel, or will never be."""
+        self.settle()
+        now_ns, trace = time.perf_counter_ns(), self._trace
+        trace.queue_ns += self.queue_ns
+        trace.disk_ns += self.disk_ns
+        taken_by_client_ns = now_ns - self._since_ns - self.queue_ns - self.disk_ns
+        spent = Spent(
+            now_ns - trace.started_ns, trace.queue_ns, trace.disk_ns, self._body.waited_ns + taken_by_client_ns
+        )
+        self._recorder.tell(trace, self._response.status, self._response, self._body, spent)
+
+
 class Recorder:
     """Records the requests of one worker. An access line is always written for a fault of ours and a slow request."""
 
@@ -53,31 +79,38 @@ class Recorder:
         self._slow = SlowLog(self._slow_ns)
 
     def record(self, trace: Trace, response: Response | None, body: Body) -> None:
-        """Count and log a request. Without a response the client went away first."""
-        node = self._node
+        """Count a request that is answered, and log it, now or when a long answer is sent. Without a response the
+        client went away first."""
         if trace.waiting is not None:
             trace.settle()
-        taken_ns = time.perf_counter_ns() - trace.started_ns
+        now_ns = time.perf_counter_ns()
+        taken_ns = now_ns - trace.started_ns
         status = response.status if response is not None else _CLIENT_WENT_AWAY
-        observe = node.observe
+        length = _body_bytes(response)
+        observe = self._node.observe
         if observe is not None:
             caller = trace.caller
             key = series_key(
                 trace.spec.operation if trace.spec else None, status, trace.code, caller.kind._value_ if caller else ""
             )
-            observe(
-                key, taken_ns, body.length or 0, _body_bytes(response), trace.queue_ns, trace.disk_ns, body.waited_ns
-            )
-        slow = taken_ns >= self._slow_ns
+            observe(key, taken_ns, body.length or 0, length, trace.queue_ns, trace.disk_ns, body.waited_ns)
+        if length > limits.file_inline_bytes_max and response is not None and isinstance(response.body, FileBody):
+            response.body.sending = _Sending(self, trace, response, body, now_ns)
+        elif taken_ns >= self._slow_ns or self._node.access_log is not None:
+            spent = Spent(taken_ns, trace.queue_ns, trace.disk_ns, body.waited_ns)
+            self.tell(trace, status, response, body, spent)
+
+    def tell(self, trace: Trace, status: int, response: Response | None, body: Body, spent: Spent) -> None:
+        """The lines of a request that is over."""
+        slow = spent.total_ns >= self._slow_ns
         if slow:
             operation = trace.spec.operation.name if trace.spec else ""
-            spent = Spent(taken_ns, trace.queue_ns, trace.disk_ns, body.waited_ns)
             self._slow.tell(trace.request_id, operation, status, trace.code, spent)
-        log = node.access_log
+        log = self._node.access_log
         if log is not None and (self._sample.chosen() or status >= _SERVER_FAULT or slow):
-            log.add(self._entry(trace, status, response, body, taken_ns))
+            log.add(self._entry(trace, status, response, body, spent))
 
-    def _entry(self, trace: Trace, status: int, response: Response | None, body: Body, taken_ns: int) -> access.Entry:
+    def _entry(self, trace: Trace, status: int, response: Response | None, body: Body, spent: Spent) -> access.Entry:
         raw, resource = trace.raw, trace.request.resource if trace.request else None
         return access.Entry(
             self._node.clock() // 100,
@@ -96,10 +129,7 @@ class Recorder:
             raw.headers.get("user-agent", ""),
             body.length,
             _body_bytes(response),
-            taken_ns,
-            trace.queue_ns,
-            trace.disk_ns,
-            body.waited_ns,
+            *spent,
         )
 
 

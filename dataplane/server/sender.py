@@ -20,7 +20,7 @@ from dataplane.server.answer import answer_head
 from dataplane.server.diskpool import DiskPool, DiskPools, busy
 from dataplane.server.options import ServerContext
 from dataplane.server.patience import in_time
-from dataplane.server.sendfile import FileTransfer, is_cached, read_cached, read_whole
+from dataplane.server.sendfile import FileTransfer, close_file, is_cached, on_thread, read_cached, read_whole
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
 
@@ -28,7 +28,7 @@ _WITHOUT_BODY: Final = frozenset({204, 304})
 def discard(response: Response) -> None:
     """Close what an answer holds that will not be sent."""
     if isinstance(response.body, FileBody):
-        os.close(response.body.fd)
+        close_file(response.body)
 
 
 class AnswerSender:
@@ -87,7 +87,7 @@ class AnswerSender:
             kept = self._start(head, body)
         finally:
             if not kept:
-                os.close(body.fd)
+                close_file(body)
         return False
 
     def flush(self) -> None:
@@ -166,7 +166,7 @@ class AnswerSender:
                 error = raised
             else:
                 return
-        os.close(body.fd)
+        close_file(body)
         if error is None or isinstance(error, Exception):
             self._sent(error)
 
@@ -199,11 +199,10 @@ class AnswerSender:
         pools, quick = self._context.pools.of_file(body.fd), self._context.options.quick_reads
         end = body.offset + body.length
         for offset in range(body.offset, end, limits.tls_slice_bytes_max):
-            part = FileBody(body.fd, offset, min(limits.tls_slice_bytes_max, end - offset))
+            part = FileBody(body.fd, offset, min(limits.tls_slice_bytes_max, end - offset), body.sending)
             data = read_cached(part, quick, self._context.file_buffer)
             if data is None:
-                later = pools.data_pool.run_admitted
-                data = await (later(read_whole, part) if self.begun else self._first_read(pools, part))
+                data = await (self._later_read(pools, part) if self.begun else self._first_read(pools, part))
             self._write(bytes(data) if self.begun else b"".join((head, data)))
             await self._writable()
             self._progress()
@@ -211,8 +210,12 @@ class AnswerSender:
     async def _first_read(self, pools: DiskPools, body: FileBody) -> bytes:
         """What decides about the answer's status. Raises BlobError ServerBusy, OperationTimedOut; FileTruncated."""
         if pools.local:
-            return await pools.data_pool.run(read_whole, body)
+            return await on_thread(body, pools.data_pool.run, read_whole, body)
         return await in_time(_read_alone(pools.data_pool, body), pools.bounds.call_seconds_max, _nothing, _forget)
+
+    async def _later_read(self, pools: DiskPools, body: FileBody) -> bytes:
+        """The next slice of an answer that has begun: it waits, as a 503 is too late. Raises FileTruncated, OSError."""
+        return await on_thread(body, pools.data_pool.run_admitted, read_whole, body)
 
     async def _flush(self) -> None:
         """Wait until the transport holds nothing, so that the socket may be written to directly."""
@@ -236,7 +239,7 @@ async def _read_alone(pool: DiskPool, body: FileBody) -> bytes:
     """On a descriptor of its own: the file's may be closed while the mount still does not answer."""
     fd = os.dup(body.fd)
     try:
-        return await pool.run(read_whole, FileBody(fd, body.offset, body.length))
+        return await on_thread(body, pool.run, read_whole, FileBody(fd, body.offset, body.length))
     finally:
         os.close(fd)
 

@@ -17,12 +17,14 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from dataplane.blobapi import limits
 from dataplane.blobapi.message import FileBody
 from dataplane.server.mountpools import MountPools
+
+T = TypeVar("T")
 
 _NOT_TOLD: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -76,6 +78,20 @@ def is_cached(fd: int, offset: int, length: int, quick: bool) -> bool:
     except OSError as error:
         return quick and error.errno in _NOT_TOLD
     return True
+
+
+async def on_thread(body: FileBody, run: Callable[..., Awaitable[T]], function: Callable[..., T], *args: object) -> T:
+    """Read by `run`, a pool's, under the eyes of whoever watches the answer."""
+    if body.sending is None:
+        return await run(function, *args)
+    return await body.sending.on_thread(run, function, *args)
+
+
+def close_file(body: FileBody) -> None:
+    """An answer's file is not needed any more."""
+    os.close(body.fd)
+    if body.sending is not None:
+        body.sending.over()
 
 
 class FileTransfer:
@@ -200,7 +216,8 @@ class FileTransfer:
         error: Exception | None = None
         sent = 0
         try:
-            sent = await self._pools.of_file(self._body.fd).data_pool.run_admitted(self._sendfile_cold)
+            pool = self._pools.of_file(self._body.fd).data_pool
+            sent = await on_thread(self._body, pool.run_admitted, self._sendfile_cold)
         except Exception as raised:
             error = raised
         self._in_thread = False
@@ -217,5 +234,5 @@ class FileTransfer:
     def _end(self, error: Exception | None) -> None:
         self._unwatch()
         self._socket.close()
-        os.close(self._body.fd)
+        close_file(self._body)
         self._finished(error)

@@ -5,7 +5,7 @@ the request long. A mount that hangs makes every request slow: at most LINES_MAX
 the window's end one more says how many were left out. A line names operation, status and request id, by which the
 access log has the rest; it shows no path, so nothing that a client chose.
 
-A request is told when it is answered or its client gave up; what still hangs in a mount is health's to see.
+A request is told when it is over or its client gave up; what still hangs in a mount is health's to see.
 """
 
 import asyncio

@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from dataplane.ipc.settings import LimitSettings
+from dataplane.server.sendfile import FileTransfer
 from dataplane.server.slow import LINES_MAX, WINDOW_SECONDS, SlowLog, Spent
 from dataplane.store.store import Store
 from dataplane.store.syncs import sync_together
@@ -197,6 +199,57 @@ def test_a_slow_client_says_send_and_is_no_warning(
     assert largest(line) == "sendMs"
     (record,) = [each for each in caplog.records if each.name == "dataplane.server.slow"]
     assert record.levelno == (logging.WARNING if line["serverLatencyMs"] >= SLOW_SECONDS * 1000 else logging.INFO)
+
+
+LONG = b"x" * 8_000_000  # more than the buffers of both sockets hold
+
+
+def test_a_client_that_takes_its_answer_slowly_says_send(
+    slow_server: InProcessServer, slow_client: WireClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert slow_client.request("PUT", "/cont/b", None, {"x-ms-blob-type": "BlockBlob"}, LONG).status == 201
+    unsent = _Unsent(slow_server.port)
+    unsent.request("GET", "/cont/b")
+    head = "".join(f"{name}: {value}\r\n" for name, value in unsent.signed.items())
+    with socket.create_connection(("127.0.0.1", slow_server.port)) as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        link.sendall(f"GET /{slow_client.account}/cont/b HTTP/1.1\r\n{head}connection: close\r\n\r\n".encode())
+        assert link.recv(1000).startswith(b"HTTP/1.1 200 ")
+        time.sleep(HELD_SECONDS)  # the client's pace, nothing that is waited for
+        while link.recv(1 << 20):
+            pass
+    poll(lambda: any(line["operationName"] == "GET_BLOB" for line in slow_server.log()))
+    line = told(slow_server, caplog, "GET_BLOB")
+    assert largest(line) == "sendMs"
+    assert line["sendMs"] >= HELD_SECONDS * 1000
+
+
+@pytest.mark.parametrize("broken_off", [False, True], ids=["taken", "broken off"])
+def test_a_file_that_is_slow_to_read_while_it_is_sent_says_disk(
+    slow_server: InProcessServer, slow_client: WireClient, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, broken_off: bool,
+) -> None:  # fmt: skip
+    assert slow_client.request("PUT", "/cont/b", None, {"x-ms-blob-type": "BlockBlob"}, LONG).status == 201
+    monkeypatch.setattr("dataplane.server.sendfile.is_cached", lambda *_: False)
+    read = held(FileTransfer._sendfile_cold)
+    monkeypatch.setattr(FileTransfer, "_sendfile_cold", held(lambda _: 1 // 0) if broken_off else read)
+    if broken_off:
+        with pytest.raises(http.client.HTTPException):
+            slow_client.request("GET", "/cont/b")
+    else:
+        assert slow_client.request("GET", "/cont/b").body == LONG
+    poll(lambda: any(line["operationName"] == "GET_BLOB" for line in slow_server.log()))
+    line = told(slow_server, caplog, "GET_BLOB")
+    assert largest(line) == "diskMs"
+    assert line["diskMs"] >= HELD_SECONDS * 1000
+
+
+def poll(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class _Unsent(WireClient):
