@@ -1,4 +1,4 @@
-"""Azure Monitor's names for what we count: ApiName and ResponseType of a request, and its metrics as PromQL.
+"""Azure Monitor's names for what we count: the ResponseType of a request, and its metrics as PromQL.
 
 Sources: REST page "Storage Analytics logged operations and status messages" (which status message means what, which
 of them is billable, and which counts for the availability), Azure Monitor's reference of Microsoft.Storage's metrics.
@@ -15,22 +15,9 @@ BUSY: Final = "ServerBusyError"
 RESPONSE_TYPES: Final = (
     SUCCESS, "AuthorizationError", "ClientOtherError", "ClientTimeoutError", "NetworkError", BUSY, *SERVER_FAULTS,
 )  # fmt: skip
-UNKNOWN_API: Final = "Unknown"
 UNKNOWN_RESPONSE: Final = "Unknown"  # of the overflow row, which has no status
 
 _CLIENT_CLOSED: Final = 499
-_API_NAMES: Final = {
-    "": UNKNOWN_API,
-    "PREFLIGHT": "BlobPreflightRequest",
-    "GET_SERVICE_PROPERTIES": "GetBlobServiceProperties",
-    "SET_SERVICE_PROPERTIES": "SetBlobServiceProperties",
-    "GET_SERVICE_STATS": "GetBlobServiceStats",
-}
-
-
-def api_name(operation: str) -> str:
-    """Return Azure's name of an operation (the name of an Operation, "" for none): GET_BLOB is GetBlob."""
-    return _API_NAMES.get(operation) or "".join(word.title() for word in operation.split("_"))
 
 
 def response_type(status: int, error_code: str) -> str:

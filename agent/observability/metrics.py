@@ -22,13 +22,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from agent.observability.azure_metrics import api_name, response_type
+from agent.observability.azure_metrics import response_type
 from agent.observability.checks import SEVERITY
 from agent.observability.health import Verdict
 from agent.observability.metric_families import FAMILIES
 from agent.observability.totals import read_totals
 from agent.supervision.policy import State
 from agent.supervision.snapshot import ProcessSnapshot, Service, ServiceSnapshot
+from dataplane.blobapi.operations import api_name
 from dataplane.ipc.gauges import GROUP_BOUNDS, SEVERAL
 from dataplane.ipc.series import BOUNDS_SECONDS, Reading, Sums
 from dataplane.ipc.slots import Counter

@@ -11,6 +11,7 @@ its own gives that scheme a handler, a bearer token is refused.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
 from typing import Final, NoReturn
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
@@ -63,6 +64,23 @@ class Operation(Enum):
     PUT_BLOCK_FROM_URL = auto()
     PUT_BLOCK_LIST = auto()
     GET_BLOCK_LIST = auto()
+
+
+UNKNOWN_API: Final = "Unknown"
+_API_NAMES: Final = {
+    "": UNKNOWN_API,
+    "PREFLIGHT": "BlobPreflightRequest",
+    "GET_SERVICE_PROPERTIES": "GetBlobServiceProperties",
+    "SET_SERVICE_PROPERTIES": "SetBlobServiceProperties",
+    "GET_SERVICE_STATS": "GetBlobServiceStats",
+}
+
+
+@cache
+def api_name(operation: str) -> str:
+    """Azure's name of an operation in its logs and metrics, of the name of an Operation ("" for none): GET_BLOB is
+    GetBlob."""
+    return _API_NAMES.get(operation) or "".join(word.title() for word in operation.split("_"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from dataplane.blobapi.authorization import Policies, Publicity, authorize, need
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.message import Level, Request, Response
 from dataplane.blobapi.model import AccessPolicy, ContainerState, PublicAccess
-from dataplane.blobapi.operations import Operation, OperationSpec, route
+from dataplane.blobapi.operations import Operation, OperationSpec, api_name, route
 from dataplane.blobapi.serviceproperties import ServiceProperties
 from dataplane.blobapi.uri import check_blob_name, check_container_name
 from dataplane.server import refusals
@@ -240,7 +240,7 @@ class Application:
     def _failed(self, error: Exception, trace: Trace) -> Response:
         refusal = refusals.refusal(error)
         if refusal is None:
-            operation = trace.spec.operation.name if trace.spec else "?"
+            operation = api_name(trace.spec.operation.name if trace.spec else "")
             fields = {"correlationId": trace.request_id, "operationName": operation}
             _log.error("request %s (%s) failed", trace.request_id, operation, exc_info=error, extra={"fields": fields})
             refusal = BlobError(ErrorCode.INTERNAL_ERROR)

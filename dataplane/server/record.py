@@ -14,7 +14,7 @@ from typing import Final
 from dataplane.blobapi import limits
 from dataplane.blobapi.authorization import Caller
 from dataplane.blobapi.message import FileBody, Request, Response
-from dataplane.blobapi.operations import OperationSpec
+from dataplane.blobapi.operations import OperationSpec, api_name
 from dataplane.ipc.series import series_key
 from dataplane.server import access, refusals
 from dataplane.server.call import Body
@@ -104,7 +104,7 @@ class Recorder:
         """The lines of a request that is over."""
         slow = spent.total_ns >= self._slow_ns
         if slow:
-            operation = trace.spec.operation.name if trace.spec else ""
+            operation = api_name(trace.spec.operation.name) if trace.spec else ""
             self._slow.tell(trace.request_id, operation, status, trace.code, spent)
         log = self._node.access_log
         if log is not None and (self._sample.chosen() or status >= _SERVER_FAULT or slow):
@@ -119,7 +119,7 @@ class Recorder:
             raw.peer,
             raw.secure,
             raw.method,
-            trace.spec.operation.name if trace.spec else "",
+            api_name(trace.spec.operation.name) if trace.spec else "",
             resource.account if resource else "",
             f"/{resource.account}/{resource.container}/{resource.blob}".rstrip("/") if resource else "",
             trace.request.version if trace.request else "",

@@ -119,7 +119,7 @@ def test_json_is_one_object_per_line_of_all_processes(start: Start) -> None:
     request = [each for each in records if each.get("correlationId") == answer.headers["x-ms-request-id"]]
     assert {each.get("process", "access line") for each in request} == {"worker", "access line"}
     (slow,) = [each for each in request if "process" in each]
-    assert (slow["level"], slow["operationName"], slow["statusCode"]) == ("warning", "CREATE_CONTAINER", 201)
+    assert (slow["level"], slow["operationName"], slow["statusCode"]) == ("warning", "CreateContainer", 201)
     assert slow["number"] in (0, 1)
     assert {each["process"] for each in records if "process" in each} >= {"supervisor", "worker"}
 
@@ -134,7 +134,7 @@ def test_the_journal_gets_a_priority_with_every_record(start: Start, style: LogF
     service.stop()
     lines = service.lines()
     assert all(re.match(r"<[2-7]>", line) for line in lines), lines
-    assert [line[:3] for line in lines if "slow request" in line and "CREATE_CONTAINER" in line] == ["<4>"]
+    assert [line[:3] for line in lines if "slow request" in line and "CreateContainer" in line] == ["<4>"]
 
 
 def test_a_reload_changes_the_format_of_all(start: Start) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from agent.observability.azure_metrics import DERIVED, RESPONSE_TYPES, api_name, response_type
+from agent.observability.azure_metrics import DERIVED, RESPONSE_TYPES, response_type
 from agent.observability.metric_families import FAMILIES
 from dataplane.blobapi.errors import ErrorCode
-from dataplane.blobapi.operations import Operation
+from dataplane.blobapi.operations import Operation, api_name
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DASHBOARD = CHECKOUT / "config" / "grafana-dashboard.json"

@@ -16,7 +16,7 @@ from tests.support import KEY, InProcessServer, WireClient
 
 ENTRY = Entry(
     ticks=17_000_000_000_000_000, request_id="r", client_request_id="c", peer="10.0.0.1", secure=False, method="PUT",
-    operation="PUT_BLOB", account="acct", path="/acct/c/b", version="2023-11-03", status=201, code="", identity="SAS",
+    operation="PutBlob", account="acct", path="/acct/c/b", version="2023-11-03", status=201, code="", identity="SAS",
     user_agent="agent", body_bytes_in=5, body_bytes_out=0, duration_ns=1_500_000,
     queue_ns=100_000, disk_ns=200_000, send_ns=500_000,
 )  # fmt: skip
@@ -25,7 +25,7 @@ ENTRY = Entry(
 def test_a_line() -> None:
     found = json.loads(access.line(ENTRY))
     assert found["category"] == "StorageWrite"
-    assert found["operationName"] == "PUT_BLOB"
+    assert found["operationName"] == "PutBlob"
     assert found["statusText"] == "Success"
     assert found["durationMs"] == 1.5
     assert found["serverLatencyMs"] == 1.0

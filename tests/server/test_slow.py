@@ -39,7 +39,7 @@ def test_a_flood_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         caplog.clear()
         for number in range(LINES_MAX + 7):
-            slow.tell(f"r{number}", "GET_BLOB", 200, "", Spent(9, 0, 9, 0))
+            slow.tell(f"r{number}", "GetBlob", 200, "", Spent(9, 0, 9, 0))
         assert len(caplog.records) == LINES_MAX
         seconds, over = timers.pop()
         assert (seconds, timers) == (WINDOW_SECONDS, [])
@@ -51,7 +51,7 @@ def test_a_flood_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_window_with_few_says_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
     timers: list[Callable[[], None]] = []
     slow = SlowLog(1, lambda _, function: timers.append(function))
-    slow.tell("r", "GET_BLOB", 200, "", Spent(9, 0, 9, 0))
+    slow.tell("r", "GetBlob", 200, "", Spent(9, 0, 9, 0))
     timers.pop()()
     assert len(caplog.records) == 1
 
@@ -59,7 +59,7 @@ def test_a_window_with_few_says_nothing_more(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(("spent", "level"), [(Spent(90, 0, 89, 0), "WARNING"), (Spent(90, 0, 0, 89), "INFO")])
 def test_it_is_a_warning_when_the_node_was_slow(spent: Spent, level: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    SlowLog(50, lambda *_: None).tell("r", "GET_BLOB", 200, "", spent)
+    SlowLog(50, lambda *_: None).tell("r", "GetBlob", 200, "", spent)
     assert [each.levelname for each in caplog.records] == [level]
 
 
@@ -117,9 +117,9 @@ def held(function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("method", "query", "function", "operation"),
     [
-        ("GET", {}, "open_blob", "GET_BLOB"),
-        ("HEAD", {}, "stat_blob", "GET_BLOB_PROPERTIES"),
-        ("GET", {"comp": "metadata"}, "stat_blob", "GET_BLOB_METADATA"),
+        ("GET", {}, "open_blob", "GetBlob"),
+        ("HEAD", {}, "stat_blob", "GetBlobProperties"),
+        ("GET", {"comp": "metadata"}, "stat_blob", "GetBlobMetadata"),
     ],
 )
 def test_a_slow_read_says_disk(
@@ -143,7 +143,7 @@ def test_a_container_that_is_slow_to_look_up_says_disk(
     monkeypatch.setattr(Store, "local", lambda _: False)
     monkeypatch.setattr(Store, "container", held(Store.container))
     assert slow_client.request("GET", "/cont", {"restype": "container"}).status == 200
-    line = told(slow_server, caplog, "GET_CONTAINER_PROPERTIES")
+    line = told(slow_server, caplog, "GetContainerProperties")
     assert largest(line) == "diskMs"
 
 
@@ -159,7 +159,7 @@ def test_a_mount_that_hangs_says_disk(
         assert client.request("PUT", "/cont", {"restype": "container"}).status == 201
         monkeypatch.setattr(Store, "stat_blob", lambda *_: resumed.wait(30))
         assert client.request("HEAD", "/cont/b").code == "OperationTimedOut"
-        line = told(server, caplog, "GET_BLOB_PROPERTIES")
+        line = told(server, caplog, "GetBlobProperties")
         assert largest(line) == "diskMs"
         assert line["diskMs"] >= HELD_SECONDS * 500  # it is given up after so long; the pool's look is a coarse one
     finally:
@@ -175,7 +175,7 @@ def test_a_slow_sync_says_disk(
     monkeypatch.setattr("dataplane.store.commit.sync_together", held(sync_together))
     answer = slow_client.request("PUT", "/cont/b", None, {"x-ms-blob-type": "BlockBlob"}, b"x")
     assert answer.status == 201
-    line = told(slow_server, caplog, "PUT_BLOB")
+    line = told(slow_server, caplog, "PutBlob")
     assert largest(line) == "diskMs"
     assert line["diskMs"] >= HELD_SECONDS * 1000
 
@@ -195,7 +195,7 @@ def test_a_slow_client_says_send_and_is_no_warning(
     connection.send(body)
     assert connection.getresponse().status == 201
     connection.close()
-    line = told(slow_server, caplog, "PUT_BLOB")
+    line = told(slow_server, caplog, "PutBlob")
     assert largest(line) == "sendMs"
     (record,) = [each for each in caplog.records if each.name == "dataplane.server.slow"]
     assert record.levelno == (logging.WARNING if line["serverLatencyMs"] >= SLOW_SECONDS * 1000 else logging.INFO)
@@ -218,8 +218,8 @@ def test_a_client_that_takes_its_answer_slowly_says_send(
         time.sleep(HELD_SECONDS)  # the client's pace, nothing that is waited for
         while link.recv(1 << 20):
             pass
-    poll(lambda: any(line["operationName"] == "GET_BLOB" for line in slow_server.log()))
-    line = told(slow_server, caplog, "GET_BLOB")
+    poll(lambda: any(line["operationName"] == "GetBlob" for line in slow_server.log()))
+    line = told(slow_server, caplog, "GetBlob")
     assert largest(line) == "sendMs"
     assert line["sendMs"] >= HELD_SECONDS * 1000
 
@@ -238,8 +238,8 @@ def test_a_file_that_is_slow_to_read_while_it_is_sent_says_disk(
             slow_client.request("GET", "/cont/b")
     else:
         assert slow_client.request("GET", "/cont/b").body == LONG
-    poll(lambda: any(line["operationName"] == "GET_BLOB" for line in slow_server.log()))
-    line = told(slow_server, caplog, "GET_BLOB")
+    poll(lambda: any(line["operationName"] == "GetBlob" for line in slow_server.log()))
+    line = told(slow_server, caplog, "GetBlob")
     assert largest(line) == "diskMs"
     assert line["diskMs"] >= HELD_SECONDS * 1000
 
@@ -267,7 +267,7 @@ def test_what_is_quick_is_not_told(
     for _ in range(20):
         slow_client.request("GET", "/cont", {"restype": "container"})
     told_now = len(_slow_fields(caplog)) - before  # on a machine that stands still for a while some may be
-    assert len([line for line in slow_server.log() if line["operationName"] == "GET_CONTAINER_PROPERTIES"]) == told_now
+    assert len([line for line in slow_server.log() if line["operationName"] == "GetContainerProperties"]) == told_now
 
 
 def test_a_fault_of_ours_is_always_in_the_access_log(
@@ -317,6 +317,6 @@ def test_every_line_of_any_mix_adds_up(server: InProcessServer, client: WireClie
     for line in lines:
         assert all(line[phase] >= 0 for phase in PHASES)
         largest(line)
-    written = [line for line in lines if line["operationName"] == "PUT_BLOB" and line["statusCode"] == 201]
+    written = [line for line in lines if line["operationName"] == "PutBlob" and line["statusCode"] == 201]
     assert written
     assert all(line["diskMs"] > 0 for line in written)
