@@ -11,12 +11,13 @@ import binascii
 import ipaddress
 import os
 import re
-from collections.abc import Callable
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from agent.config_offload import Offload
+from agent.config_types import AbsolutePath, Seconds, Table, text
 from agent.listen import parse_admin, parse_listen
 from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError
@@ -60,27 +61,21 @@ def _container_name(name: str) -> str:
     return name
 
 
-def _listen(text: str) -> str:
-    parse_listen(text)
-    return text
+def _listen(url: str) -> str:
+    parse_listen(url)
+    return url
 
 
-def _admin_listen(text: str) -> str:
-    parse_admin(text)
-    return text
+def _admin_listen(url: str) -> str:
+    parse_admin(url)
+    return url
 
 
-def _endpoint(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in text:
-        raise ValueError(f"{text!r} is not a Blob service: write https://ACCOUNT.blob.core.windows.net")
-    return text.rstrip("/")
-
-
-def _absolute(path: str) -> str:
-    if not path.startswith("/"):
-        raise ValueError(f"{path!r} is not an absolute path: start it with /")
-    return os.path.normpath(path)
+def _endpoint(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
+        raise ValueError(f"{url!r} is not a Blob service: write https://ACCOUNT.blob.core.windows.net")
+    return url.rstrip("/")
 
 
 def _host(name: str) -> str:
@@ -97,27 +92,15 @@ def _copy_host(name: str) -> str:
     return name
 
 
-def _text(check: Callable[[str], str]) -> AfterValidator:
-    return AfterValidator(check)
-
-
-AbsolutePath = Annotated[str, _text(_absolute)]
-HostName = Annotated[str, _text(_host)]
-Key = Annotated[str, _text(check_key)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+HostName = Annotated[str, text(_host)]
+Key = Annotated[str, text(check_key)]
 Durability = Literal["strict", "relaxed"]
-
-
-class Table(BaseModel):
-    """A TOML table: no unknown keys, no guessed types, unchangeable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class Container(Table):
     """A container that is elsewhere, is read-only, or has its own durability."""
 
-    name: Annotated[str, _text(_container_name)] = Field(description="Name of the container, as clients see it.")
+    name: Annotated[str, text(_container_name)] = Field(description="Name of the container, as clients see it.")
     path: AbsolutePath | None = Field(
         default=None,
         description="An existing directory, on any mount, that is this container. Without it: the usual place, "
@@ -130,7 +113,7 @@ class Container(Table):
 class Account(Table):
     """A storage account and where its data is."""
 
-    name: Annotated[str, _text(check_account_name)] = Field(description="Name of the account, as clients see it.")
+    name: Annotated[str, text(check_account_name)] = Field(description="Name of the account, as clients see it.")
     root: AbsolutePath = Field(
         description="The existing directory that holds the account: one directory for each container. Each account "
         "needs its own; it may be a mount."
@@ -167,7 +150,7 @@ class Tls(Table):
 class CopySource(Table):
     """An https host that copies may read from, besides this node's own accounts."""
 
-    host: Annotated[str, _text(_copy_host)] = Field(
+    host: Annotated[str, text(_copy_host)] = Field(
         description='A host name, an IP address, or "*." and a suffix, which stands for every name under it.'
     )
     port: int = Field(default=443, ge=1, le=65_535, description="Port of the host.")
@@ -205,7 +188,7 @@ class Log(Table):
 class Admin(Table):
     """Where health, metrics and status are asked for. It changes nothing, whoever asks."""
 
-    listen: list[Annotated[str, _text(_admin_listen)]] | None = Field(
+    listen: list[Annotated[str, text(_admin_listen)]] | None = Field(
         default=None,
         description="`unix:/PATH` or `http://HOST:PORT`; an address other than loopback needs `token_file`. Without "
         "it: a Unix socket that `blobedge status` finds by itself. `[]`: none.",
@@ -233,14 +216,29 @@ class Health(Table):
 
 
 class Cloud(Table):
-    """The Azure storage account behind this node. Health, doctor and tuning look at it."""
+    """The Azure storage account behind this node, and one way to be let in. Credential files may be replaced at any
+    time; they are read again."""
 
-    endpoint: Annotated[str, _text(_endpoint)] = Field(
+    endpoint: Annotated[str, text(_endpoint)] = Field(
         description="Its Blob service: `https://ACCOUNT.blob.core.windows.net`."
     )
     sas_file: AbsolutePath | None = Field(
-        default=None, description="A file with a SAS for it; without one nobody looks further than TLS."
+        default=None, description="A file with a SAS for it; without one doctor looks no further than TLS."
     )
+    connection_string_file: AbsolutePath | None = Field(
+        default=None, description="A file with a connection string, of which the key or the SAS is used."
+    )
+    key_file: AbsolutePath | None = Field(default=None, description="A file with a key of the account, base64.")
+    credential: Literal["managed-identity", "workload-identity", "client-secret"] | None = Field(
+        default=None, description="A token of Microsoft Entra ID, got in this way."
+    )
+    tenant_id: str | None = Field(
+        default=None, description="For a client secret; for a workload identity without AZURE_TENANT_ID."
+    )
+    client_id: str | None = Field(
+        default=None, description="For a client secret; for a managed or workload identity that is not the default one."
+    )
+    client_secret_file: AbsolutePath | None = Field(default=None, description="A file with the client secret.")
     ca_file: AbsolutePath | None = Field(
         default=None, description="PEM file with the authorities to trust for it. Without it: the system's."
     )
@@ -311,7 +309,7 @@ class Limits(Table):
 class Config(Table):
     """The whole file."""
 
-    listen: list[Annotated[str, _text(_listen)]] = Field(
+    listen: list[Annotated[str, text(_listen)]] = Field(
         default_factory=lambda: [DEFAULT_LISTEN],
         min_length=1,
         description="Addresses to serve: `http://HOST:PORT` or `https://HOST:PORT`; an IPv6 address in brackets.",
@@ -333,6 +331,9 @@ class Config(Table):
     admin: Admin = Field(default=Admin(), description="Where health, metrics and status are asked for.")
     health: Health = Field(default=Health(), description="When the node calls itself degraded.")
     cloud: Cloud | None = Field(default=None, description="The Azure storage account behind this node.")
+    offload: Offload | None = Field(
+        default=None, description="What of this node's data goes to the [cloud], when and how fast."
+    )
     tune: Tune = Field(default=Tune(), description="What `blobedge tune` plans for.")
     accounts: list[Account] = Field(min_length=1, description="The storage accounts of this node.")
     copy_sources: list[CopySource] = Field(

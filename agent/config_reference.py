@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from agent.config import Account, Admin, Cloud, Config, Container, CopySource, Health, Limits, Log, Tls, Tune
+from agent.config_offload import Offload, Rule, Window
 
 BEGIN: Final = "<!-- reference: made by python -m agent.config_reference -->"
 END: Final = "<!-- end of reference -->"
@@ -31,6 +32,9 @@ TABLES: Final[tuple[tuple[str, type[BaseModel], bool], ...]] = (
     ("admin", Admin, False),
     ("health", Health, False),
     ("cloud", Cloud, False),
+    ("offload", Offload, False),
+    ("offload.schedule", Window, True),
+    ("offload.rules", Rule, True),
     ("tune", Tune, False),
     ("accounts", Account, True),
     ("accounts.containers", Container, True),
@@ -57,7 +61,31 @@ SAMPLE: Final[dict[tuple[type[BaseModel], str], str]] = {
     (Admin, "token_file"): '"/etc/blobedge/admin.token"',
     (Cloud, "endpoint"): '"https://plant7cold.blob.core.windows.net"',
     (Cloud, "sas_file"): '"/etc/blobedge/cloud.sas"',
+    (Cloud, "connection_string_file"): '"/etc/blobedge/cloud.connection"',
+    (Cloud, "key_file"): '"/etc/blobedge/cloud.key"',
+    (Cloud, "credential"): '"client-secret"',
+    (Cloud, "tenant_id"): '"00000000-0000-0000-0000-000000000000"',
+    (Cloud, "client_id"): '"00000000-0000-0000-0000-000000000000"',
+    (Cloud, "client_secret_file"): '"/etc/blobedge/cloud.secret"',
     (Cloud, "ca_file"): '"/etc/blobedge/cloud-ca.pem"',
+    (Offload, "directory"): '"/var/lib/blobedge"',
+    (Offload, "node"): '"plant7-edge1"',
+    (Offload, "bandwidth_mbits_max"): "80.0",
+    (Offload, "daily_gib_max"): "200.0",
+    (Window, "days"): '"mon-fri"',
+    (Window, "start"): '"08:00"',
+    (Window, "end"): '"18:00"',
+    (Window, "mbits"): "20.0",
+    (Rule, "accounts"): '["plant7"]',
+    (Rule, "containers"): '["cam-*"]',
+    (Rule, "prefix"): '"line1/"',
+    (Rule, "glob"): '"**.jpg"',
+    (Rule, "size_min"): '"1 KiB"',
+    (Rule, "size_max"): '"4 GiB"',
+    (Rule, "upload"): '"age"',
+    (Rule, "age_days"): "0.5",
+    (Rule, "priority"): '"high"',
+    (Rule, "tier"): '"Cool"',
     (Tune, "bandwidth_mbits"): "100",
     (Tune, "rtt_milliseconds"): "40.0",
     (CopySource, "host"): '"*.blob.core.windows.net"',

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from agent import config_offload_rules
 from agent.config import MAKE_KEY, check_key
 from agent.listen import Listen, is_loopback, parse_admin, parse_listen
 from agent.toml_positions import Path
@@ -19,6 +20,14 @@ Document = Mapping[str, Any]
 Finding = tuple[Path, str]
 
 KEY_NAMES = ("key1", "key2")
+READ_FILES = (
+    ("admin", "token_file"),
+    ("cloud", "sas_file"),
+    ("cloud", "connection_string_file"),
+    ("cloud", "key_file"),
+    ("cloud", "client_secret_file"),
+    ("cloud", "ca_file"),
+)
 
 
 def relations(document: Document) -> Iterator[Finding]:
@@ -32,6 +41,7 @@ def relations(document: Document) -> Iterator[Finding]:
     for path, account in accounts:
         yield from _keys(path, account)
         yield from _containers(path, account)
+    yield from config_offload_rules.relations(document)
 
 
 def environment(document: Document) -> Iterator[Finding]:
@@ -47,7 +57,8 @@ def environment(document: Document) -> Iterator[Finding]:
     if isinstance(tls, Mapping):
         yield from _certificate(tls.get("cert"), tls.get("key"))
     yield from _readable(("copy_ca_file",), document.get("copy_ca_file"))
-    for table, key in (("admin", "token_file"), ("cloud", "sas_file"), ("cloud", "ca_file")):
+    yield from config_offload_rules.environment(document)
+    for table, key in READ_FILES:
         values = document.get(table)
         if isinstance(values, Mapping):
             yield from _readable((table, key), values.get(key))

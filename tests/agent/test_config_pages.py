@@ -9,6 +9,7 @@ from pathlib import Path
 from agent import config_reference, config_show
 from agent.config import Config
 from agent.config_load import load
+from agent.config_offload import PRIORITIES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = CHECKOUT / "docs" / "configuration.md"
@@ -33,12 +34,14 @@ def test_the_sample_is_valid_as_it_is() -> None:
 def test_every_commented_key_of_the_sample_is_valid_too(tmp_path: Path) -> None:
     """Take every remark that is a key or a table into force, but for the second form of each key."""
     text = re.sub(r"^# (?=(?:\w+ = |\[))", "", SAMPLE.read_text(), flags=re.MULTILINE)
-    text = re.sub(r'^key[12] = "BASE64"\n', "", text, flags=re.MULTILINE)
+    text = re.sub(r'^(?:key[12] = "BASE64"|(?:sas|connection_string|key)_file = .*)\n', "", text, flags=re.MULTILINE)
     path = tmp_path / "all.toml"
     path.write_text(text)
     config = load(str(path), files=False)
     assert config.copy_sources[0].host == "*.blob.core.windows.net"
     assert config.accounts[0].containers[0].path == "/mnt/recipes"
+    assert config.offload is not None
+    assert config.offload.rules[0].priority == PRIORITIES["high"]
 
 
 def test_what_show_prints_is_the_same_configuration_without_its_keys(tmp_path: Path) -> None:

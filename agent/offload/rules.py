@@ -1,0 +1,211 @@
+"""What happens to a blob: the first rule that matches it decides, and no rule means that it stays here. Pure.
+
+All times are whole nanoseconds since 1970 UTC, all sizes bytes. Two times of a blob matter:
+
+    modified   of its present version: Last-Modified, or the file's mtime. Not believed when it is in the future (a
+               camera whose clock is wrong), as such a blob would wait for years
+    noticed    when this node saw the change. A file that was copied with its old times is old, and was just changed
+
+A rule's blob is due when it was noticed ("now"), `idle_seconds` after the later of the two ("idle"), or `age_days`
+after it was modified ("age").
+
+`first_turn` is for the journal, which knows names and no sizes: it never says later than `decide` would of a blob that
+was modified when it was noticed, so a look at the blob is never too late. Rejected: to ask the mount for each record of
+the journal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from agent.config_offload import Conflict, Delete, Offload, Order, Rule, Upload
+from agent.config_offload_rules import only_account, only_container
+from agent.offload import amounts
+from agent.offload.amounts import NANOSECONDS
+from agent.offload.globs import Glob
+from agent.offload.rows import Turn
+from agent.offload.templates import Route, Target
+
+_DAY_SECONDS: Final = 86_400
+_INT64: Final = 2**63 - 1  # what a column of the queue holds
+_REMEMBERED_MAX: Final = 4096  # containers
+
+
+class Subject(NamedTuple):
+    """A blob, as far as it matters here. `size` is None where only its name is known."""
+
+    account: str
+    container: str
+    name: str
+    size: int | None
+    modified_ns: int
+    noticed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens to a blob. Where `upload` is False nothing but `rule` is said."""
+
+    upload: bool
+    rule: int | None = None  # counted from 0; None: none matched
+    due_at: int = 0
+    priority: int = 0
+    order_key: int = 0
+    target: Target | None = None
+    delete: Delete = "keep"
+    delete_fuse_percent: float = 0.0
+    conflict: Conflict = "edge-wins"
+
+    @property
+    def turn(self) -> Turn:
+        """The same as the queue takes it."""
+        return Turn(self.due_at, self.priority, self.order_key)
+
+
+STAYS: Final = Decision(upload=False)
+
+
+class _Compiled:
+    """A rule, with what can be worked out before there is a blob."""
+
+    def __init__(self, number: int, rule: Rule, offload: Offload, accounts: list[str]) -> None:
+        self.number: Final = number
+        self.rule: Final = rule
+        self.upload: Final[Upload] = rule.upload
+        self.order: Final[Order] = rule.order
+        self.containers: Final = [Glob(pattern) for pattern in rule.containers]
+        self.glob: Final = Glob(rule.glob) if rule.glob is not None else None
+        self.size_min: Final = amounts.size(rule.size_min) if rule.size_min else 0
+        self.size_max: Final = amounts.size(rule.size_max) if rule.size_max else None
+        self.sized: Final = rule.size_min is not None or rule.size_max is not None
+        seconds = {"idle": rule.idle_seconds, "age": (rule.age_days or 0) * _DAY_SECONDS}.get(rule.upload, 0)
+        self.delay_ns: Final = int(seconds * NANOSECONDS)
+        self.route: Final = (
+            None
+            if rule.upload == "never"
+            else Route(
+                rule.container, rule.name, offload.node_name(), only_account(rule, accounts), only_container(rule)
+            )
+        )
+
+    def is_for(self, account: str, container: str) -> bool:
+        """Whether the rule is for a container at all."""
+        return (not self.rule.accounts or account in self.rule.accounts) and (
+            not self.containers or any(glob.matches(container) for glob in self.containers)
+        )
+
+    def takes(self, name: str) -> bool:
+        """Whether the rule is for a name, in a container that it is for."""
+        return name.startswith(self.rule.prefix) and (self.glob is None or self.glob.matches(name))
+
+    def fits(self, size: int) -> bool:
+        """Whether the rule is for a size."""
+        return size >= self.size_min and (self.size_max is None or size <= self.size_max)
+
+    def due_at(self, modified: int, noticed: int) -> int:
+        """When its blob is due."""
+        if self.upload == "age":
+            return modified + self.delay_ns
+        return max(modified, noticed) + self.delay_ns if self.upload == "idle" else noticed
+
+    def order_key(self, modified: int, size: int) -> int:
+        """What orders its blobs among themselves; lower goes first."""
+        return {"oldest": modified, "newest": -modified, "smallest": size}[self.order]
+
+
+class Rules:
+    """The rules of a configuration, ready to be asked."""
+
+    def __init__(self, offload: Offload, accounts: Sequence[str]) -> None:
+        """`accounts`: all accounts of this node. The configuration is one that was checked."""
+        self._compiled: Final = [
+            _Compiled(number, rule, offload, list(accounts)) for number, rule in enumerate(offload.rules)
+        ]
+        self._of_container: dict[tuple[str, str], list[_Compiled]] = {}
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def candidates(self, account: str, container: str) -> list[_Compiled]:
+        """The rules for a container, in order."""
+        found = self._of_container.get((account, container))
+        if found is None:
+            if len(self._of_container) >= _REMEMBERED_MAX:
+                self._of_container.clear()
+            found = [each for each in self._compiled if each.is_for(account, container)]
+            self._of_container[account, container] = found
+        return found
+
+    def mismatches(self, subject: Subject) -> list[str]:
+        """For each rule the first condition that the blob does not meet, "" for one that matches. For people."""
+        return [_mismatch(each, subject) for each in self._compiled]
+
+
+def decide(rules: Rules, subject: Subject, now: int) -> Decision:
+    """What happens to a blob whose size is known. Raises ValueError if it is not."""
+    if subject.size is None:
+        raise ValueError("a decision needs the size of the blob")
+    for each in rules.candidates(subject.account, subject.container):
+        if each.takes(subject.name) and each.fits(subject.size):
+            return _decided(each, subject, subject.size, now)
+    return STAYS
+
+
+def _decided(each: _Compiled, subject: Subject, size: int, now: int) -> Decision:
+    rule = each.rule
+    if each.route is None:
+        return Decision(upload=False, rule=each.number)
+    modified = _believed(subject, now)
+    return Decision(
+        upload=True,
+        rule=each.number,
+        due_at=_int64(each.due_at(modified, subject.noticed_ns)),
+        priority=rule.priority,
+        order_key=_int64(each.order_key(modified, size)),
+        target=each.route.target(subject.account, subject.container, subject.name, modified, rule.tier or ""),
+        delete=rule.delete,
+        delete_fuse_percent=rule.delete_fuse_percent,
+        conflict=rule.conflict,
+    )
+
+
+def first_turn(rules: Rules, account: str, container: str, name: str, when: int) -> Turn | None:
+    """When to look at a blob of which is known that it changed at `when`. None: no rule sends it, whatever it is.
+
+    The earliest turn of all rules that may turn out to be its own: up to the first that matches for any size.
+    """
+    first: Turn | None = None
+    for each in rules.candidates(account, container):
+        if not each.takes(name):
+            continue
+        if each.route is not None:
+            turn = Turn(_int64(each.due_at(when, when)), each.rule.priority, _int64(each.order_key(when, 0)))
+            first = turn if first is None else min(first, turn)
+        if not each.sized:
+            break
+    return first
+
+
+def _believed(subject: Subject, now: int) -> int:
+    return subject.modified_ns if subject.modified_ns <= now else subject.noticed_ns
+
+
+def _int64(value: int) -> int:
+    return max(-_INT64, min(value, _INT64))
+
+
+def _mismatch(each: _Compiled, subject: Subject) -> str:
+    rule, size = each.rule, subject.size
+    if rule.accounts and subject.account not in rule.accounts:
+        return f"account {subject.account} is none of {', '.join(rule.accounts)}"
+    if not each.is_for(subject.account, subject.container):
+        return f"container {subject.container} is none of {', '.join(rule.containers)}"
+    if not subject.name.startswith(rule.prefix):
+        return f"the name does not begin with {rule.prefix}"
+    if each.glob is not None and not each.glob.matches(subject.name):
+        return f"the name does not look like {rule.glob}"
+    if size is not None and size < each.size_min:
+        return f"{amounts.size_text(size)} is less than {rule.size_min}"
+    if size is not None and each.size_max is not None and size > each.size_max:
+        return f"{amounts.size_text(size)} is more than {rule.size_max}"
+    return ""
