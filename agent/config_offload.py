@@ -144,6 +144,10 @@ class Offload(Table):
     node: Annotated[str, text(_node)] | None = Field(
         default=None, description="What {node} stands for. Without it: the host name up to its first dot."
     )
+    scan_seconds: Annotated[float, Field(ge=10, le=31_536_000)] = Field(
+        default=3_600.0,
+        description="From one look at everything to the next: what other programs write on a mount is found by it.",
+    )
     uploads_count_max: int = Field(default=16, ge=1, le=256, description="Uploads at one time.")
     bandwidth_mbits_max: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
         default=None, description="Most that uploads send, in Mbit/s, where `schedule` says nothing else."
