@@ -1,9 +1,9 @@
-"""A small, strict HTTP/1.1 server on trio and h11 for the admin endpoint: it reads, and changes nothing.
+"""A small, strict HTTP/1.1 server on trio and h11 for the admin endpoint and the queue's socket.
 
-It guarantees that a caller, however slow, many or malformed, cannot hold the supervisor: a head has HEAD_BYTES_MAX and
+It guarantees that a caller, however slow, many or malformed, cannot hold the process: a head has HEAD_BYTES_MAX and
 READ_SECONDS_MAX, an answer ANSWER_SECONDS_MAX, and there are CONNECTIONS_COUNT_MAX connections; one more is told 503 at
-once. GET and HEAD only, no body, one request a connection: a scrape comes every few seconds, and what follows a request
-on its connection (pipelining, smuggling) is never looked at.
+once. GET and HEAD, POST where something may be changed; no body, one request a connection: a scrape comes every few
+seconds, and what follows a request on its connection (pipelining, smuggling) is never looked at.
 
 A page in a browser can make requests to a loopback port under a foreign name that resolves to 127.0.0.1 (DNS
 rebinding), so a loopback listener answers only to the names of the loopback.
@@ -74,8 +74,11 @@ def json_response(document: Any, status: int = 200) -> Response:
 class Server:
     """The connections of all listeners together: they share the bound on their number."""
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Routes, actions: Routes | None = None, head_bytes_max: int = HEAD_BYTES_MAX) -> None:
+        """`routes` answer GET and HEAD and change nothing; `actions` answer POST. The admin endpoint has none."""
         self._routes = routes
+        self._actions = actions or {}
+        self._head_bytes_max = head_bytes_max
         self._open = 0
 
     async def serve(self, listener: trio.SocketListener, guard: Guard, handlers: trio.Nursery | None = None) -> None:
@@ -90,7 +93,7 @@ class Server:
         self._open += 1
         try:
             async with stream:
-                connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+                connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._head_bytes_max)
                 response, head_only = await self._response(stream, connection, guard)
                 await _send(stream, connection, response, head_only)
                 await _linger(stream)
@@ -117,14 +120,19 @@ class Server:
 
     def _route(self, request: h11.Request, guard: Guard) -> tuple[Handler, Mapping[str, str]]:
         _check_caller(request, guard)
-        if request.method not in (b"GET", b"HEAD"):
-            raise Refused(405, "only GET and HEAD", ("Allow", "GET, HEAD"))
+        if request.method not in self._methods():
+            allowed = ", ".join(each.decode() for each in self._methods())
+            raise Refused(405, f"only {allowed}", ("Allow", allowed))
         _check_no_body(request)
         path, query = _target(request.target)
-        handler = self._routes.get(path)
+        routes = self._actions if request.method == b"POST" else self._routes
+        handler = routes.get(path)
         if handler is None:
-            raise Refused(404, f"there is {', '.join(sorted(self._routes))}")
+            raise Refused(404, f"there is {', '.join(sorted(routes))}")
         return handler, query
+
+    def _methods(self) -> tuple[bytes, ...]:
+        return (b"GET", b"HEAD", b"POST") if self._actions else (b"GET", b"HEAD")
 
 
 async def _read(stream: trio.SocketStream, connection: h11.Connection) -> h11.Request:
