@@ -21,9 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "dataplane.blobapi": set(),
     "dataplane.store": {"dataplane.blobapi"},
     "dataplane.ipc": {"dataplane.blobapi"},
-    "dataplane.server": {"dataplane.blobapi", "dataplane.store", "dataplane.ipc"},
+    "dataplane.journal": set(),
+    "dataplane.server": {"dataplane.blobapi", "dataplane.store", "dataplane.ipc", "dataplane.journal"},
     "dataplane": {"dataplane.server"},
-    "agent": {"dataplane.blobapi", "dataplane.store", "dataplane.ipc"},
+    "agent": {"dataplane.blobapi", "dataplane.store", "dataplane.ipc", "dataplane.journal"},
 }
 
 # The protocol is pure: whatever could see a socket, a file, a clock, chance or an event loop is an argument there.
@@ -36,6 +37,7 @@ IMPURE = {
 LOOPS = {
     "dataplane.store": {"asyncio", "trio", "uvloop"},
     "dataplane.ipc": {"asyncio", "trio", "uvloop"},
+    "dataplane.journal": {"asyncio", "trio", "uvloop"},
     "dataplane.server": {"trio"},
     "agent": {"asyncio", "uvloop"},
 }

@@ -35,8 +35,11 @@ def plan(config: Config, config_file: str = "") -> Plan:
     )
 
 
-def worker_settings(the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_fd: int) -> ipc.Settings:
-    """The settings of worker number `worker`, with the numbers of the descriptors that it inherits."""
+def worker_settings(
+    the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_fd: int, journal_directory: str = ""
+) -> ipc.Settings:
+    """The settings of worker number `worker`, with the numbers of the descriptors that it inherits. `journal_directory`
+    is where it notes changes, "" for nowhere."""
     config = the_plan.config
     return ipc.Settings(
         worker=worker,
@@ -58,6 +61,7 @@ def worker_settings(the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_f
         log_format=config.log.format,
         log_level=config.log.level,
         drain_seconds=config.drain_seconds,
+        journal_directory=journal_directory,
     )
 
 

@@ -122,6 +122,7 @@ class Settings:
     log_format: LogFormat = "text"
     log_level: str = "info"  # debug, info, warning, error
     drain_seconds: float = 30.0
+    journal_directory: str = ""  # absolute; where changes are noted for the sidecar; "": nowhere
 
 
 def to_json(settings: Settings) -> dict[str, Any]:

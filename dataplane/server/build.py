@@ -9,17 +9,20 @@ import base64
 import binascii
 import threading
 import time
+from pathlib import Path
 
 from dataplane.blobapi.authorization import AccountKeys
 from dataplane.ipc.gauges import GroupSizes
 from dataplane.ipc.series import RequestSeries
 from dataplane.ipc.settings import AccountSettings, LimitSettings, Settings
 from dataplane.ipc.slots import Slot
+from dataplane.journal.writer import Journal
 from dataplane.server.access import AccessLog
 from dataplane.server.application import Application
 from dataplane.server.commits import LoopCommitter
 from dataplane.server.diskpool import DiskPools, PoolLimits
 from dataplane.server.handlers import HANDLERS, SYNC_HANDLERS
+from dataplane.server.journaling import CommitJournal
 from dataplane.server.mountpools import MountPools
 from dataplane.server.node import Account, Node
 from dataplane.server.opening import ABSENT, BootError, Opening, OpenStore
@@ -34,9 +37,18 @@ def build_node(
 ) -> Node:
     """Open everything and join it. Raises BootError."""
     pools_of_mounts: dict[object, DiskPools] = {}
-    committer = LoopCommitter(loop, pools_of_mounts.__getitem__, GroupSizes(slot).observe if slot else None)
+    accounts_of_mounts: dict[object, str] = {}
+    committer = LoopCommitter(
+        loop,
+        pools_of_mounts.__getitem__,
+        GroupSizes(slot).observe if slot else None,
+        _commit_journal(settings, accounts_of_mounts),
+    )
     opening = Opening(settings.accounts, loop)
-    accounts = {each.name: _account(each, opening, pools, pools_of_mounts, committer) for each in settings.accounts}
+    accounts = {
+        each.name: _account(each, opening, pools, pools_of_mounts, accounts_of_mounts, committer)
+        for each in settings.accounts
+    }
     observe = RequestSeries(slot).observe if slot is not None else None
     node = Node(settings, accounts, pools, committer, observe=observe, access_log=access_log)
     Application(node, HANDLERS, SYNC_HANDLERS)
@@ -71,11 +83,19 @@ def pool_limits(settings: LimitSettings) -> PoolLimits:
     )
 
 
+def _commit_journal(settings: Settings, accounts_of_mounts: dict[object, str]) -> CommitJournal | None:
+    """None where nobody reads it."""
+    if not settings.journal_directory:
+        return None
+    return CommitJournal(Journal(Path(settings.journal_directory), settings.worker), accounts_of_mounts)
+
+
 def _account(
     settings: AccountSettings,
     opening: Opening,
     pools: MountPools,
     pools_of_mounts: dict[object, DiskPools],
+    accounts_of_mounts: dict[object, str],
     committer: LoopCommitter,
 ) -> Account:
     try:
@@ -99,6 +119,7 @@ def _account(
         pools_of = {}
         for container, mount, place in opened.mounts:
             pools_of[container] = pools_of_mounts[mount] = pools.add(place, mount.capabilities.local)
+            accounts_of_mounts[mount] = settings.name
         account.all_pools, account.pools_of = pools.across(pools_of.values()), pools_of
         account.store = opened.store
 

@@ -12,13 +12,13 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from dataplane.blobapi import limits
 from dataplane.server.diskpool import DiskPools, busy
 from dataplane.server.patience import waiting
-from dataplane.store.commit import PREPARE_ATTEMPTS_MAX, Again, GroupCommitter, Job, Outcome, prepare
+from dataplane.store.commit import PREPARE_ATTEMPTS_MAX, Again, GroupCommitter, Job, Outcome, Witness, prepare
 
 T = TypeVar("T")
 Pairs = list[tuple[Any, Outcome[Any]]]
@@ -26,17 +26,19 @@ Pairs = list[tuple[Any, Outcome[Any]]]
 
 class LoopCommitter:
     """Commits the jobs of one worker's stores. `pools_of` tells the pools of a job's mount; `committed` is told the
-    number of jobs of each group, on the loop."""
+    number of jobs of each group, on the loop; `witness` the jobs themselves, on the commit threads, and is closed."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         pools_of: Callable[[object], DiskPools],
         committed: Callable[[int], None] | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._loop = loop
         self._pools_of = pools_of
         self._committed = committed
+        self._witness = witness
         self._groups: dict[tuple[DiskPools, bool], GroupCommitter] = {}
         self._in_flight: Counter[DiskPools] = Counter()
         self._abandoned: set[asyncio.Future[None]] = set()
@@ -69,12 +71,10 @@ class LoopCommitter:
         """Finish what was handed over and end the threads; what is still prepared is lost. Blocks until then, but no
         longer than so many seconds: False when a file system does not let its group go. Called once."""
         until = time.monotonic() + seconds_max
-        stopping = [threading.Thread(target=each.stop, name="stop", daemon=True) for each in self._groups.values()]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join(max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in stopping)
+        stopped = _call_all([each.stop for each in self._groups.values()], until)
+        if stopped and self._witness is not None:
+            _call_all([self._witness.close], until)  # its disk is not the mounts': what hangs there ends with us
+        return stopped
 
     async def _attempt(self, job: Job[T], pools: DiskPools) -> T:
         if job.needs_prepare:
@@ -94,7 +94,7 @@ class LoopCommitter:
         found = self._groups.get((pools, durable))
         if found is None:
             name = f"commit-{pools.name}" if durable else f"commit-relaxed-{pools.name}"
-            found = self._groups[pools, durable] = GroupCommitter(self._done, name)
+            found = self._groups[pools, durable] = GroupCommitter(self._done, name, self._witness)
         return found
 
     def _abandon(self, job: Job[Any], pools: DiskPools) -> None:
@@ -120,6 +120,16 @@ class LoopCommitter:
                 future.set_exception(outcome.error)
         if self._committed is not None:
             self._committed(len(outcomes))
+
+
+def _call_all(calls: Sequence[Callable[[], None]], until: float) -> bool:
+    """Side by side, each on a thread of its own. False when some were not over at that time (time.monotonic)."""
+    threads = [threading.Thread(target=each, name="stop", daemon=True) for each in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 def _discard(job: Job[Any]) -> None:

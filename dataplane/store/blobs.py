@@ -23,7 +23,7 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block, Lease
 from dataplane.store import blobstate, blocklists, files, leasefiles, smallfile
 from dataplane.store.blobstate import BlobRef
-from dataplane.store.commit import Again, Job
+from dataplane.store.commit import Again, Job, Subject
 from dataplane.store.errors import StorageUnavailable
 from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found, Missing
@@ -194,6 +194,9 @@ class PutJob(_BlobJob):
         if self._staged is not None and self.durable:
             self._staged.sync()
 
+    def subject(self) -> Subject:
+        return Subject(self.place.container, self.name)
+
     def stage(self) -> None:
         self._old, self._old_state = self.look()
         properties = self.decided(self._decide, self._old_state)
@@ -342,6 +345,9 @@ class UpdateJob(_BlobJob):
         self._copied: Seal | None = None
         self._old_seal: Seal | None = None
 
+    def subject(self) -> Subject | None:
+        return None if self._snapshot else Subject(self.place.container, self.name)
+
     def prepare(self) -> None:
         if not self.needs_prepare:
             return
@@ -426,6 +432,9 @@ class DeleteJob(_BlobJob):
         self._snapshot: Final = ref.snapshot
         self._decide: Final = decide
         self._gone: tuple[Found, BlobState] | None = None
+
+    def subject(self) -> Subject | None:
+        return None if self._snapshot else Subject(self.place.container, self.name)
 
     def publish(self) -> BlobState:
         with self.mount.lock(self.lock_key()):

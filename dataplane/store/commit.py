@@ -7,6 +7,8 @@ all (syncs.py). `publish` takes the blob's lock, checks again, and makes the cha
 directories are fsynced, once each, and only then do the callers hear of it.
 A crash before `publish` leaves the old state, after it the new one; a job whose sync failed is answered with an error
 and never retried to success, as a second fsync after a failed one proves nothing.
+A Witness, where there is one, hears of a group's changes before the first is published and again when they are durable:
+whatever anybody finds changed, it was told of.
 Rejected: syncfs per group (one big upload elsewhere on the mount delays every small write), a thread for each request.
 """
 
@@ -16,7 +18,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from dataplane.store.errors import StorageUnavailable, translated
 from dataplane.store.syncs import sync_together
@@ -31,6 +33,13 @@ PREPARE_ATTEMPTS_MAX: Final = 5
 
 class Again(Exception):
     """Raised by `publish`: what `prepare` built on has changed; prepare and submit once more."""
+
+
+class Subject(NamedTuple):
+    """What a job changes: a blob, or with an empty name the container itself."""
+
+    container: str
+    name: str
 
 
 class Job(ABC, Generic[T]):
@@ -57,6 +66,10 @@ class Job(ABC, Generic[T]):
     @abstractmethod
     def publish(self) -> T:
         """Check under the lock and make it visible; note descriptors in `directory_fds`. Returns the result."""
+
+    def subject(self) -> Subject | None:
+        """What somebody who keeps a copy has to look at after this change; None for what no copy shows."""
+        return None
 
     def cleanup(self) -> None:
         """After a durable success: remove what the change left over. Must not fail the job."""
@@ -85,7 +98,21 @@ class Outcome(Generic[T]):
     error: BaseException | None = None
 
 
-def run_group(jobs: Sequence[Job[Any]]) -> list[Outcome[Any]]:
+class Witness(Protocol):
+    """Is told of every group, on the thread that commits it. Must not raise, nor wait for anything that the changes do
+    not wait for themselves."""
+
+    def before(self, jobs: Sequence[Job[Any]]) -> None:
+        """These may be published now; none of them is yet."""
+
+    def after(self, jobs: Sequence[Job[Any]]) -> None:
+        """These are published and durable; nobody was answered yet. One that is left out may be published too."""
+
+    def close(self) -> None:
+        """No group comes any more."""
+
+
+def run_group(jobs: Sequence[Job[Any]], witness: Witness | None = None) -> list[Outcome[Any]]:
     """Take prepared jobs through stage, sync, publish and sync. Outcomes are in the order of the jobs."""
     outcomes = [Outcome[Any]() for _ in jobs]
     pairs = list(zip(jobs, outcomes, strict=True))
@@ -94,10 +121,14 @@ def run_group(jobs: Sequence[Job[Any]]) -> list[Outcome[Any]]:
     for job, outcome in pairs:
         _attempt(outcome, job.stage)
     _sync_staged(pairs)
+    if witness is not None:
+        witness.before([job for job, outcome in pairs if outcome.error is None])
     for job, outcome in pairs:
         if outcome.error is None:
             _attempt_value(outcome, job.publish)
     _sync_directories(pairs)
+    if witness is not None:
+        witness.after([job for job, outcome in pairs if outcome.error is None])
     for job, outcome in pairs:
         _finish(job, outcome)
     for job in jobs:
@@ -203,9 +234,10 @@ class GroupCommitter:
     `done` is called on such a thread once for a group with (token, outcome) pairs, so that a loop is woken once.
     """
 
-    def __init__(self, done: Done, name: str = "commit") -> None:
+    def __init__(self, done: Done, name: str = "commit", witness: Witness | None = None) -> None:
         self._queue: queue.SimpleQueue[tuple[Any, Job[Any]] | None] = queue.SimpleQueue()
         self._done = done
+        self._witness = witness
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(COMMIT_THREADS)
         ]
@@ -225,7 +257,7 @@ class GroupCommitter:
 
     def _run(self) -> None:
         while (group := self._next_group()) is not None:
-            outcomes = run_group([job for _, job in group])
+            outcomes = run_group([job for _, job in group], self._witness)
             self._done([(token, outcome) for (token, _), outcome in zip(group, outcomes, strict=True)])
 
     def _next_group(self) -> list[tuple[Any, Job[Any]]] | None:

@@ -17,7 +17,7 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import foreign_etag
 from dataplane.blobapi.model import AccessPolicy, ContainerProperties, ContainerState, PublicAccess
 from dataplane.store import files, leasefiles, smallfile, trust
-from dataplane.store.commit import Job
+from dataplane.store.commit import Job, Subject
 from dataplane.store.errors import translated
 from dataplane.store.fileio import fsync
 from dataplane.store.mount import DIRECTORY, Mount
@@ -84,6 +84,9 @@ class _ContainerJob(Job[Any]):
         self.mount: Mount = place.mount
         self.trash: Final = trash
         self.durable = place.durable
+
+    def subject(self) -> Subject:
+        return Subject(self.place.container, "")
 
     def sync_after(self, key: str, fd: int) -> None:
         self.own(fd)

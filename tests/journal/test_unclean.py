@@ -1,0 +1,92 @@
+"""When the mount has to be looked at as a whole, and when not."""
+
+from pathlib import Path
+
+import pytest
+
+from dataplane.journal import unclean
+from dataplane.journal.record import Kind
+from dataplane.journal.writer import Journal
+from tests.journal.support import appender
+
+THIS, OTHER = "this-boot", "another-boot"
+
+
+def files(directory: Path) -> set[str]:
+    return {path.suffix or path.name for path in directory.iterdir()}
+
+
+def test_a_worker_that_closes_leaves_no_marker(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    assert files(tmp_path) == {".running", ".journal"}
+    journal.close()
+    assert files(tmp_path) == {".journal"}
+    unclean.judge(tmp_path)
+    assert not unclean.is_due(tmp_path)
+
+
+def test_a_worker_that_was_killed_loses_nothing(tmp_path: Path) -> None:
+    process = appender(tmp_path, 0, 5)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"0\n"
+    unclean.judge(tmp_path)
+    assert ".running" in files(tmp_path)  # it lives
+    process.kill()
+    process.communicate()
+    unclean.judge(tmp_path)
+    assert files(tmp_path) == {".journal"}
+
+
+def test_a_power_cut_is_told_by_a_marker_of_another_boot(tmp_path: Path) -> None:
+    marker = unclean.Marker(tmp_path, 0, 1, OTHER)
+    unclean.judge(tmp_path, THIS)
+    assert not unclean.is_due(tmp_path)  # whoever wrote it lives
+    marker.close()
+    unclean.judge(tmp_path, THIS)
+    assert files(tmp_path) == {"unclean"}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_was_lost_is_told_after_the_worker_is_gone(tmp_path: Path, lost: bool) -> None:
+    marker = unclean.Marker(tmp_path, 0, 1, THIS)
+    if lost:
+        marker.lost()
+    marker.close()
+    unclean.judge(tmp_path, THIS)
+    assert unclean.is_due(tmp_path) == lost
+
+
+@pytest.mark.parametrize("content", [b"", b"whole", b"whole this-bo", b"\0" * 40])
+def test_a_marker_that_does_not_read_is_taken_for_the_worst(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w0-0000000000000001.running").write_bytes(content)
+    unclean.judge(tmp_path, THIS)
+    assert files(tmp_path) == {"unclean"}
+
+
+def test_two_workers_of_one_number_have_a_marker_each(tmp_path: Path) -> None:
+    """While a reload replaces a worker, both run."""
+    markers = [unclean.Marker(tmp_path, 0, 1, THIS) for _ in range(3)]
+    assert [marker.start_ns for marker in markers] == [1, 2, 3]
+    markers[1].unlink()
+    for marker in markers:
+        marker.close()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_look_counts_for_what_was_lost_before_it(tmp_path: Path) -> None:
+    unclean.mark(tmp_path)
+    assert unclean.is_due(tmp_path)
+    unclean.begin(tmp_path)
+    assert unclean.is_due(tmp_path)  # whoever dies now has not finished it
+    unclean.end(tmp_path)
+    assert not unclean.is_due(tmp_path)
+
+
+def test_what_is_lost_during_a_look_needs_another(tmp_path: Path) -> None:
+    unclean.mark(tmp_path)
+    unclean.begin(tmp_path)
+    journal = Journal(tmp_path, 0)
+    journal.append([(Kind.DONE, "account", "container", "n" * 5000)])
+    unclean.end(tmp_path)
+    assert unclean.is_due(tmp_path)
+    journal.close()
