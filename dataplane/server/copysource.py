@@ -13,7 +13,7 @@ one version of it, also when it is replaced or deleted meanwhile.
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from dataplane.blobapi import conditions, limits, tiers
 from dataplane.blobapi.authorization import Caller, authorize
@@ -27,14 +27,13 @@ from dataplane.blobapi.ranges import resolve
 from dataplane.ipc.settings import Settings
 from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.call import Call
-from dataplane.server.diskpool import DiskPools
+from dataplane.server.diskpool import DiskPools, Kept
 from dataplane.server.handlers.shared import tags_match
 from dataplane.server.node import Account
 from dataplane.server.remotesource import open_remote
 from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob
 
-T = TypeVar("T")
 Run = Callable[..., Awaitable[Any]]
 
 _READ: Final = SPECS[Operation.GET_BLOB]
@@ -53,19 +52,6 @@ class Source(Protocol):
         Raises BlobError 412 CannotVerifyCopySource when the source ends early; StoreError."""
 
     async def close(self) -> None: ...
-
-
-class Kept(Generic[T]):
-    """A call on another thread whose result must not get lost when the caller is cancelled meanwhile: `value` has it
-    as soon as there is one."""
-
-    def __init__(self, function: Callable[..., T]) -> None:
-        self._function = function
-        self.value: T | None = None
-
-    def __call__(self, *args: Any) -> T:
-        self.value = self._function(*args)
-        return self.value
 
 
 @dataclass(slots=True)

@@ -226,6 +226,19 @@ class DiskPool:
             task.future.set_exception(error)
 
 
+class Kept(Generic[T]):
+    """A call on another thread whose result must not get lost when the caller is cancelled meanwhile: `value` has it
+    as soon as there is one."""
+
+    def __init__(self, function: Callable[..., T]) -> None:
+        self._function = function
+        self.value: T | None = None
+
+    def __call__(self, *args: Any) -> T:
+        self.value = self._function(*args)
+        return self.value
+
+
 async def _settle(task: _Task[Any]) -> None:
     """Wait until a cancelled call that runs is over. Further cancellations do not cut this short."""
     task.future = task.loop.create_future()

@@ -13,6 +13,7 @@ from dataplane.blobapi.checksums import BodyDigest, Purpose
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.structured import StructuredDecoder
 from dataplane.server.call import Call
+from dataplane.server.diskpool import Kept
 from dataplane.store.staging import StagedFile
 
 _LARGE_SINCE = "2019-12-12"
@@ -99,16 +100,19 @@ class Receiver:
         return content
 
     async def _to_file(self, stage: Callable[[], StagedFile]) -> StagedFile:
-        staged = await self._call.blocking(stage)
+        staging = Kept(stage)
         try:
+            staged = await self._call.blocking(staging)
             async for piece in self._call.body.chunks():
                 await self._call.blocking(self._take, staged, piece)
             self._finish()
         except asyncio.CancelledError:
-            self._call.node.behind(self._call.pools, staged.discard)
+            if staging.value is not None:
+                self._call.node.behind(self._call.pools, staging.value.discard)
             raise
         except BaseException:
-            await self._call.pools.data_pool.run_admitted(staged.discard)
+            if staging.value is not None:
+                await self._call.pools.data_pool.run_admitted(staging.value.discard)
             raise
         return staged
 

@@ -24,8 +24,8 @@ from dataplane.blobapi.message import Response
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState, CopyState, CopyStatus
 from dataplane.blobapi.operations import Operation
 from dataplane.server.call import Call, Handler
-from dataplane.server.copysource import Kept, LocalSource, Run, Source, open_source
-from dataplane.server.diskpool import DiskPools
+from dataplane.server.copysource import LocalSource, Run, Source, open_source
+from dataplane.server.diskpool import DiskPools, Kept
 from dataplane.server.handlers.shared import (
     WRITE_ENCRYPTED,
     blob_not_found,
@@ -249,7 +249,7 @@ async def _content(call: Call, source: Source, digest: BodyDigest | None) -> byt
             await call.blocking(_hash, staged, digest)
     except BaseException:
         if staging.value is not None:
-            staging.value.discard()
+            call.node.behind(call.pools, staging.value.discard)
         raise
     return staged
 
@@ -331,7 +331,7 @@ class _PendingCopy:
             await self.source.fetch(self._run, staged, self._progressed)
         except BaseException:
             if staging.value is not None:
-                staging.value.discard()
+                self.node.behind(self.account.pools(self.ref.container), staging.value.discard)
             raise
         await self._write(self._complete, staged)
 

@@ -21,23 +21,25 @@ from dataplane.blobapi.model import BlobState
 from dataplane.blobapi.operations import Operation
 from dataplane.blobapi.ranges import ByteRange, parse_range, resolve
 from dataplane.server.call import Call, Handler, SyncHandler
+from dataplane.server.diskpool import Kept
 from dataplane.server.downloads import CheckedRead, needs_bytes
 from dataplane.server.handlers.shared import blob_ref, entity, lease_id, tags_match
-from dataplane.store.store import BlobRef, OpenBlob, Store
+from dataplane.store.store import BlobRef, OpenBlob
 
 
 async def get_blob(call: Call) -> Response:
     """REST page "Get Blob"."""
-    opening = _Opening(call.store, checked_ref(call))
+    ref, opening = checked_ref(call), Kept(call.store.open_blob)
     try:
-        opened = await call.read(opening.open)
+        opened = await call.read(opening, ref)
         if opened is None:
             raise await _absent(call)
         if not needs_bytes(call.request.headers):
             return _plain_answer(call, opened)
         response = await _checked_answer(call, opened)
     except BaseException:
-        opening.close()
+        if opening.value is not None:
+            opening.value.close()
         raise
     if not (isinstance(response.body, FileBody) and response.body.fd == opened.fd):
         opened.close()
@@ -92,24 +94,6 @@ def checked_ref(call: Call) -> BlobRef:
     if "snapshot" in call.request.query and parse_iso_ticks(ref.snapshot) is None:
         raise BlobError(ErrorCode.INVALID_QUERY_PARAMETER_VALUE, query_name="snapshot", query_value=ref.snapshot[:64])
     return ref
-
-
-class _Opening:
-    """An open on another thread whose caller may be cancelled meanwhile: the descriptor is kept where close() finds
-    it."""
-
-    def __init__(self, store: Store, ref: BlobRef) -> None:
-        self._store = store
-        self._ref = ref
-        self._opened: OpenBlob | None = None
-
-    def open(self) -> OpenBlob | None:
-        self._opened = self._store.open_blob(self._ref)
-        return self._opened
-
-    def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
 
 
 def _plain_answer(call: Call, opened: OpenBlob) -> Response:
