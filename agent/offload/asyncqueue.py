@@ -66,7 +66,8 @@ class AsyncQueue:
             async with self._turn:
                 if not call.done:
                     calls, self._waiting = self._waiting, []
-                    await trio.to_thread.run_sync(self._run, calls, limiter=self._threads)
+                    with trio.CancelScope(shield=True):  # the calls of others are among them
+                        await trio.to_thread.run_sync(self._run, calls, limiter=self._threads)
         except trio.Cancelled:
             if call in self._waiting:
                 self._waiting.remove(call)

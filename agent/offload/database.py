@@ -156,6 +156,11 @@ class Queue:
         with self.transaction():
             return queries.find(self._connection, account, container, name)
 
+    def known(self, account: str, container: str, start: str, end: str | None, limit: int) -> list[queries.Known]:
+        """Versions of a container's blobs in order, from `start` on and before `end`; None: to its end."""
+        with self.transaction():
+            return queries.known(self._connection, account, container, start, end, limit)
+
     def rows(self, wanted: queries.Filter, after: str | None = None, limit: int = 1_000) -> queries.Page:
         """A page of a listing. It may be short, even empty, and go on. Raises queries.BadCursor."""
         with self.transaction():

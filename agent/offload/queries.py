@@ -54,6 +54,15 @@ class Total(NamedTuple):
     oldest: int
 
 
+class Known(NamedTuple):
+    """What the queue knows of a blob's version: for a comparison with what is there."""
+
+    name: str
+    etag: str
+    residency: Residency
+    modified_ns: int
+
+
 class BadCursor(ValueError):
     """The text to go on from is not one that a page gave for this filter."""
 
@@ -135,6 +144,19 @@ def find(connection: sqlite3.Connection, account: str, container: str, name: str
         (account, container, name),
     ).fetchone()
     return found and row_of(found)
+
+
+def known(
+    connection: sqlite3.Connection, account: str, container: str, start: str, end: str | None, limit: int
+) -> list[Known]:
+    """The first rows of a container in the order of their names, from `start` on and before `end`; None: to its end."""
+    found = connection.execute(
+        "SELECT b.name, b.etag, b.residency, b.modified_ns FROM containers c JOIN blobs b ON b.container_id = c.id "
+        f"WHERE c.account = ? AND c.container = ? AND b.name >= ?{'' if end is None else ' AND b.name < ?'} "
+        "ORDER BY b.name LIMIT ?",
+        (account, container, start, *(() if end is None else (end,)), limit),
+    )
+    return [Known(name, etag, Residency(residency), modified) for name, etag, residency, modified in found]
 
 
 def prefix_end(prefix: str) -> str | None:

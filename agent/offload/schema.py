@@ -5,10 +5,10 @@ a crash repeats a step and never leaves half of one. A step that has been releas
 step, and the test of upgrades gets one more row. sqlite-utils does what SQLite's ALTER TABLE cannot
 (`Table.transform`); it is imported only when there is a step to run, as it costs a sidecar 15 MB of its 128.
 
-Which indices, measured at 1,000,000 rows (records with names in random order, a second of CPU time):
+Which indices, measured at 300,000 rows (records with names in random order, in a second of CPU time):
 - `blobs_by_state` in the order of time rather than of names: 104,000 against 46,000, as new entries go to its end;
-- totals kept by triggers: 83,000 against 104,000, to save a count of 0.15 s that is asked for a few times a minute. So
-  totals are counted, out of `blobs_by_state` alone, which is why it holds the sizes.
+- totals kept by triggers: 83,000 against 104,000, to save a count (0.15 s at a million rows) that is asked for a few
+  times a minute. So totals are counted, out of `blobs_by_state` alone, which is why it holds the sizes.
 
 Rejected: account and container as text in each row (a third more bytes, twice: in the row and in its index); integers
 for states (smaller, but a file that explains itself is worth more in an emergency).

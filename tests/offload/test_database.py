@@ -111,6 +111,17 @@ def test_a_flipped_bit_in_a_name_is_found_by_verify(tmp_path: Path) -> None:
         queue.verify()
 
 
+def test_damage_that_comes_while_it_is_open_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    fill(path, 2_000)
+    with Queue(path) as queue:
+        queue._connection.execute("PRAGMA cache_size = 1")  # so that it reads what is on the disk
+        content = path.read_bytes()
+        path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+        with pytest.raises(DamagedDatabase):
+            everything(queue)
+
+
 def test_a_damaged_one_is_set_aside_whole_and_rebuilt(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     path.write_bytes(b"damaged" * 1000)

@@ -85,6 +85,27 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_not_made(tmp_path: Pat
 
 
 @pytest.mark.trio
+async def test_a_call_that_has_its_turn_is_made_and_so_are_those_beside_it(tmp_path: Path) -> None:
+    """The task that is to start the thread is cancelled in the moment in which it gets its turn."""
+    queue = await AsyncQueue.open(tmp_path / "queue.db")
+    scope = trio.CancelScope()
+
+    async def leads() -> None:
+        with scope:
+            await queue(lambda q: q.note([change("leads")]))
+
+    async with trio.open_nursery() as nursery:
+        async with queue._turn:
+            nursery.start_soon(leads)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(queue, lambda q: q.note([change("beside")]))
+            await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+    assert [row.name for row in await queue(everything)] == ["beside", "leads"]
+    await queue.aclose()
+
+
+@pytest.mark.trio
 async def test_a_second_one_opens_when_the_first_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     first = await AsyncQueue.open(path)

@@ -91,6 +91,7 @@ class QueueMachine(RuleBasedStateMachine):
     """The queue beside the model. A bundle holds rows as they were taken, which may be old when they are reported."""
 
     taken = Bundle("taken")
+    copies = Bundle("copies")  # those that were uploaded in time
 
     @initialize()
     def begin(self) -> None:
@@ -220,8 +221,8 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.report(row, self.queue.deleted(row, Turn(self.now, 1, 1), self.now), does)
 
-    @rule(row=taken, etag=st.sampled_from(["e1", "e2"]))
-    def copied(self, row: Row, etag: str) -> None:
+    @rule(target=copies, row=taken, etag=st.sampled_from(["e1", "e2"]))
+    def copied(self, row: Row, etag: str) -> object:
         known = self.model.get((row.container, row.name))
         if known is not None:
             known.copied_etag, known.cloud_etag, known.copied_at = etag, f"cloud {etag}", self.now
@@ -233,9 +234,11 @@ class QueueMachine(RuleBasedStateMachine):
             known.forgive()
             return known.move(Event.COPIED)
 
-        self.report(row, self.queue.copied(row, Copy(etag, f"cloud {etag}", "cc", "cn", self.now)), does)
+        done = self.queue.copied(row, Copy(etag, f"cloud {etag}", "cc", "cn", self.now))
+        self.report(row, done, does)
+        return multiple(*[row] * done)
 
-    @rule(row=taken, event=st.sampled_from(MOVES))
+    @rule(row=st.one_of(copies, taken), event=st.sampled_from(MOVES))
     def moved(self, row: Row, event: Event) -> None:
         def does(known: Known) -> bool:
             if not known.move(event):
