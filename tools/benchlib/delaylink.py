@@ -8,6 +8,7 @@ Rejected: a thread for each direction (one interpreter lock, twice the wake-ups)
 """
 
 import argparse
+import errno
 import fcntl
 import gc
 import json
@@ -86,8 +87,14 @@ class Direction:
         while way and way[0][0] <= now:
             due, packet = way.popleft()
             counts.late_ms_max = max(counts.late_ms_max, (now - due) * 1000)
-            counts.packets += 1
-            os.write(self._target, packet)
+            try:
+                os.write(self._target, packet)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                counts.lost += 1  # its device is down: so is the link, as far as this packet goes
+            else:
+                counts.packets += 1
 
 
 def forward(first: int, second: int, seconds: float, loss: float, stop: int) -> Counts:

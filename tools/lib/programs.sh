@@ -13,7 +13,7 @@ have_library() {
 
 # missing_debian: the names of the Debian packages that are not here yet.
 missing_debian() {
-    for pair in rclone:rclone mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs nginx:nginx-light wrk:wrk ip:iproute2 \
+    for pair in rclone:rclone mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs nginx:nginx-light wrk:wrk ip:iproute2 nft:nftables \
         node:nodejs npm:npm git:git openssl:openssl promtool:prometheus mmdebstrap:mmdebstrap \
         systemd-analyze:systemd; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
