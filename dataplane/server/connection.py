@@ -139,6 +139,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._sender.pause()
+        if self._state is _READ and not self._looping:  # by an answer that was held until now
+            self._await_client()
         self._flow()
 
     def resume_writing(self) -> None:

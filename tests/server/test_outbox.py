@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,12 @@ from dataplane.blobapi.message import Response
 from dataplane.server.body import BodyReader
 from dataplane.server.connection import HttpConnection
 from dataplane.server.head import RawRequest
-from dataplane.server.options import ServerContext
+from dataplane.server.options import ServerContext, ServerOptions
 from dataplane.server.outbox import Outbox
 from tests.server.wire import LoopServer, MemoryTransport, serving
 
 BODY = 1000
+IDLE_SECONDS = 0.1
 
 
 class Echo:
@@ -30,6 +32,23 @@ class Echo:
 
 def get(target: str, *headers: str) -> bytes:
     return "\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *headers, "", ""]).encode()
+
+
+class Slow(MemoryTransport):
+    """Full from the first byte that is written; `take` is its client."""
+
+    connection: HttpConnection
+    taken = 0
+
+    def write(self, data: Any) -> None:
+        super().write(data)
+        self.connection.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written) - self.taken
+
+    def take(self, count: int) -> None:
+        self.taken += count
 
 
 class Counting:
@@ -127,3 +146,24 @@ def test_a_connection_that_is_aborted_or_closed_first_lets_the_answer_out() -> N
 
     for end in ("abort", "eof"):
         assert asyncio.run(scene(end)).endswith(b"/x" * BODY)
+
+
+def test_a_client_that_takes_a_held_answer_slowly_is_waited_for() -> None:
+    async def scene() -> bool:
+        options = ServerOptions(keep_alive_seconds_max=IDLE_SECONDS, send_idle_seconds_max=IDLE_SECONDS)
+        context = ServerContext(Echo(), asyncio.get_running_loop(), options=options)
+        other, connection, transport = HttpConnection(context, False), HttpConnection(context, False), Slow()
+        other.connection_made(MemoryTransport())
+        transport.connection = connection
+        connection.connection_made(transport)
+        request = get("/x")
+        connection.get_buffer(-1)[: len(request)] = request
+        connection.buffer_updated(len(request))
+        for _ in range(20):
+            await asyncio.sleep(IDLE_SECONDS / 5)
+            transport.take(1)
+        for each in (connection, other):
+            each.connection_lost(None)
+        return transport.closed
+
+    assert not asyncio.run(scene())
