@@ -1,4 +1,4 @@
-"""The edge of the lab: the product serves in its namespace, reaches its cloud over the link alone, and can be killed."""
+"""The edge of the lab: the product serves in its namespace, reaches its cloud over the link alone, can be killed."""
 
 import shutil
 from collections.abc import Iterator
