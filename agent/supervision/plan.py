@@ -35,11 +35,8 @@ def plan(config: Config, config_file: str = "") -> Plan:
     )
 
 
-def worker_settings(
-    the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_fd: int, journal_directory: str = ""
-) -> ipc.Settings:
-    """The settings of worker number `worker`, with the numbers of the descriptors that it inherits. `journal_directory`
-    is where it notes changes, "" for nowhere."""
+def worker_settings(the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_fd: int) -> ipc.Settings:
+    """The settings of worker number `worker`, with the numbers of the descriptors that it inherits."""
     config = the_plan.config
     return ipc.Settings(
         worker=worker,
@@ -61,8 +58,14 @@ def worker_settings(
         log_format=config.log.format,
         log_level=config.log.level,
         drain_seconds=config.drain_seconds,
-        journal_directory=journal_directory,
+        journal_directory=journal_directory(config),
     )
+
+
+def journal_directory(config: Config) -> str:
+    """Where workers note what changed and the sidecar reads it; "" while no rule sends anything to the cloud."""
+    offload = config.offload
+    return f"{offload.state_directory()}/journal" if offload is not None and offload.rules else ""
 
 
 def ready_urls(the_plan: Plan, bounds: Sequence[Bound]) -> list[str]:

@@ -153,19 +153,19 @@ class Journal:
             self._retry_at = now + RETRY_SECONDS
             self._reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         self._lose(count, str(error) if isinstance(error, ValueError) else self._reason)
-        with suppress(OSError):
-            self._tell()
+        self._tell()
 
     def _tell(self) -> None:
-        """Leave word of what is missing; what cannot be told now is told with the next append. Raises OSError."""
+        """Leave word of what is missing; what cannot be told now is told with the next append."""
         lost = self._lost
         if lost == self._told:
             return
         if self._marker is not None:
             with suppress(OSError):
                 self._marker.lost()
-        unclean.mark(self._directory)
-        self._told = lost
+        with suppress(OSError):
+            unclean.mark(self._directory)
+            self._told = lost
 
     def _give_up_segment(self) -> None:
         segment, self._segment = self._segment, None
@@ -179,10 +179,11 @@ class Journal:
         marker, self._marker = self._marker, None
         if marker is None:
             return
+        self._tell()
         try:
-            self._tell()
             sync_segments(self._directory, self._next.worker, self._next.start_ns)
-            marker.unlink()
+            if self._told == self._lost:
+                marker.unlink()
         finally:
             marker.close()
 

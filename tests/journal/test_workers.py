@@ -1,0 +1,104 @@
+"""Workers that are killed under load, again and again: nothing is on the mount that the journal does not tell of.
+
+Two real workers over one root, a reader that follows their journals and removes what it has, clients that put and
+overwrite, and a SIGKILL at a moment that chance chooses. A put gives its file the mtime before the INTENT is written,
+and the INTENT before the file gets its name: so for every blob there has to be an INTENT that is not older than its
+file. And each answer 201 has a DONE of its own.
+"""
+
+import http.client
+import os
+import random
+import threading
+from collections import Counter
+from pathlib import Path
+
+from dataplane.journal import unclean
+from dataplane.journal.reader import segments
+from dataplane.journal.record import Kind
+from tests.journal.workers import Follower, WorkerProcess, two_workers
+from tests.support import ACCOUNT, ANSWER_SECONDS_MAX, WireClient
+
+KILLS = 12
+CLIENTS = 6
+NAMES = 25
+CONTAINER = "load"
+
+
+class Client(threading.Thread):
+    """Puts its own blobs through one worker, over and over. `acknowledged` has the 201s of each."""
+
+    def __init__(self, number: int, port: int) -> None:
+        super().__init__(daemon=True)
+        self.number, self.acknowledged = number, Counter[str]()
+        self._port = port
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        number = 0
+        client = WireClient(self._port)
+        while not self._end.is_set():
+            name = f"client-{self.number}/{number % NAMES}"
+            number += 1
+            try:
+                answer = client.request(
+                    "PUT", f"/{CONTAINER}/{name}", None, {"x-ms-blob-type": "BlockBlob"}, b"%d" % number
+                )
+                self.acknowledged[name] += answer.status == 201
+            except (OSError, http.client.HTTPException):  # its worker was killed; the next one has the same socket
+                client.close()
+                client = WireClient(self._port)
+        client.close()
+
+    def end(self) -> None:
+        self._end.set()
+        self.join(ANSWER_SECONDS_MAX)
+        assert not self.is_alive()
+
+
+def acknowledged(clients: list[Client]) -> int:
+    return sum(client.acknowledged.total() for client in clients)
+
+
+def load_and_kill(workers: list[WorkerProcess], chance: random.Random) -> Counter[str]:
+    """Clients on both workers, kills at random moments; what was acknowledged."""
+    clients = [Client(number, workers[number % 2].port) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    moment = threading.Event()
+    for _ in range(KILLS):
+        before = acknowledged(clients)
+        while acknowledged(clients) < before + 20:
+            moment.wait(0.005)
+        moment.wait(chance.uniform(0.0, 0.03))  # anywhere in a commit
+        victim = chance.choice(workers)
+        victim.kill()
+        victim.start()
+    for client in clients:
+        client.end()
+    return sum((client.acknowledged for client in clients), Counter[str]())
+
+
+def test_nothing_is_published_without_a_record(tmp_path: Path) -> None:
+    journal, root = tmp_path / "journal", tmp_path / "root"
+    chance = random.Random()
+    with two_workers(root, journal) as workers:
+        client = WireClient(workers[0].port)
+        assert client.request("PUT", f"/{CONTAINER}", {"restype": "container"}).status == 201
+        client.close()
+        follower = Follower(journal)
+        answered = load_and_kill(workers, chance)
+        assert [worker.stop() for worker in workers] == [0, 0]
+        follower.end()
+    intents, dones = follower.of(Kind.INTENT), follower.of(Kind.DONE)
+    prefix = f"{ACCOUNT}/{CONTAINER}/"
+    files = {str(path.relative_to(root / CONTAINER)): path.stat().st_mtime_ns for path in (root / CONTAINER).rglob("*")
+             if path.is_file()}  # fmt: skip
+    print(f"{answered.total()} puts acknowledged, {len(follower.records)} records, {follower.removed} segments")
+    assert len(files) == CLIENTS * NAMES
+    assert [name for name, mtime in files.items() if max(intents.get(prefix + name, [0])) < mtime] == []
+    assert [name for name, count in answered.items() if len(dones.get(prefix + name, [])) < count] == []
+    assert follower.of(Kind.CONTAINER).keys() == {prefix}
+    assert follower.removed > 2 * KILLS  # they rotated, and those of the dead went too
+    assert (segments(journal), os.listdir(journal)) == ([], [])
+    assert not unclean.is_due(journal)
