@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dataplane.blobapi import limits
 from dataplane.server.diskpool import DiskPools, busy
@@ -21,7 +21,15 @@ from dataplane.server.patience import waiting
 from dataplane.store.commit import PREPARE_ATTEMPTS_MAX, Again, GroupCommitter, Job, Outcome, Witness, prepare
 
 T = TypeVar("T")
-Pairs = list[tuple[Any, Outcome[Any]]]
+Pairs = list[tuple["_Handed", Outcome[Any]]]
+
+
+class _Handed(NamedTuple):
+    """A job in the hands of its group, and who waits for it."""
+
+    future: asyncio.Future[Any]
+    job: Job[Any]
+    pools: DiskPools
 
 
 class LoopCommitter:
@@ -64,7 +72,7 @@ class LoopCommitter:
             self._in_flight[pools] -= 1
 
     def in_flight(self, pools: DiskPools) -> int:
-        """Jobs on a file system that have been submitted and are not over."""
+        """Jobs on a file system that have been submitted and are not over, also those whose callers went away."""
         return self._in_flight[pools]
 
     def stop(self, seconds_max: float) -> bool:
@@ -86,9 +94,21 @@ class LoopCommitter:
                 self._abandon(job, pools)
                 raise
         future: asyncio.Future[T] = self._loop.create_future()
-        self._group(pools, job.durable).submit(future, job)
-        with waiting(pools.bounds.call_seconds_max):
-            return await future
+        handed = _Handed(future, job, pools)
+        self._group(pools, job.durable).submit(handed, job)
+        try:
+            with waiting(pools.bounds.call_seconds_max):
+                return await future
+        except asyncio.CancelledError:
+            self._leave(handed)
+            raise
+
+    def _leave(self, handed: _Handed) -> None:
+        """Its caller goes away; it is in flight until its group is over (`_deliver`)."""
+        if handed.future.cancelled():
+            self._in_flight[handed.pools] += 1
+        elif isinstance(handed.future.exception(), Again):
+            self._abandon(handed.job, handed.pools)
 
     def _group(self, pools: DiskPools, durable: bool) -> GroupCommitter:
         found = self._groups.get((pools, durable))
@@ -111,10 +131,13 @@ class LoopCommitter:
             return  # the loop is closed: the process ends, and nobody waits
 
     def _deliver(self, outcomes: Pairs) -> None:
-        for future, outcome in outcomes:
-            if future.done():
-                continue  # the caller went away
-            if outcome.error is None:
+        for handed, outcome in outcomes:
+            future = handed.future
+            if future.done():  # the caller went away
+                self._in_flight[handed.pools] -= 1
+                if isinstance(outcome.error, Again):
+                    self._abandon(handed.job, handed.pools)
+            elif outcome.error is None:
                 future.set_result(outcome.value)
             else:
                 future.set_exception(outcome.error)

@@ -117,6 +117,46 @@ def test_a_mount_that_hangs_holds_up_no_other() -> None:
     run(body)
 
 
+def test_jobs_in_a_group_that_hangs_count_after_their_callers_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every request that was answered for would make room for one more in memory, for as long as it hangs."""
+    monkeypatch.setattr(limits, "commits_in_flight_max", 3)
+
+    async def body(committer: LoopCommitter, sizes: list[int]) -> None:
+        gate, refused = threading.Event(), Probe()
+        for _ in range(3):
+            job = Probe(gate)
+            job.needs_prepare = False
+            caller = asyncio.ensure_future(committer.submit(job))
+            await asyncio.sleep(0.01)
+            caller.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await caller
+        with pytest.raises(BlobError) as raised:
+            await committer.submit(refused)
+        assert raised.value.code is ErrorCode.SERVER_BUSY
+        gate.set()
+        while sum(sizes) < 3:  # noqa: ASYNC110 - the committer tells no event
+            await asyncio.sleep(0.01)
+        assert await committer.submit(Probe()) == "done"
+
+    run(body)
+
+
+def test_a_job_that_should_be_prepared_again_is_thrown_away_when_nobody_waits() -> None:
+    async def body(committer: LoopCommitter, sizes: list[int]) -> None:
+        gate = threading.Event()
+        job = Probe(gate, agains=1)
+        caller = asyncio.ensure_future(committer.submit(job))
+        assert await asyncio.to_thread(job.publishing.wait, WAIT_SECONDS)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        gate.set()
+        assert await asyncio.to_thread(job.discarded.wait, WAIT_SECONDS), "what it staged stays open for ever"
+
+    run(body)
+
+
 def test_a_refusal_reaches_its_caller_only() -> None:
     async def body(committer: LoopCommitter, sizes: list[int]) -> None:
         refused = Probe(publish_error=BlobError(ErrorCode.CONDITION_NOT_MET))
