@@ -57,6 +57,13 @@ class AsyncQueue:
             async with self._turn:
                 await trio.to_thread.run_sync(self.queue.close)
 
+    async def set_aside(self, stamp: int) -> Path:
+        """Close it, as it was found damaged, and rename its file. Returns the new name."""
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                aside = await trio.to_thread.run_sync(self.queue.set_aside, stamp)
+        return aside
+
     async def __call__(self, work: Callable[[Queue], T]) -> T:
         """Do the work in the queue's thread; it is durable when this returns. Raises what the work does, or QueueError:
         then nothing of it has happened."""

@@ -45,6 +45,13 @@ class Queue:
             os.close(self._lock)
             self._lock = -1
 
+    def set_aside(self, stamp: int) -> Path:
+        """Close a queue that was found damaged while it was open, and rename its file. Returns the new name."""
+        self._connection.close()
+        aside = opening.rename_aside(self.path, stamp)
+        self.close()
+        return aside
+
     def __enter__(self) -> "Queue":
         return self
 

@@ -155,8 +155,21 @@ def _sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def set_aside(path: Path, stamp: int) -> Path:
-    """Rename a damaged database, with its log, to a name that says so. Returns the new name. The lock is held."""
+def set_aside(path: Path, stamp: int) -> Path | None:
+    """Rename a database that did not open because it is damaged, to a name that says so. Returns the new name, or None
+    when it is whole: another process has rebuilt it meanwhile. Raises QueueBusy while one has it open."""
+    fd = lock(path)
+    try:
+        connect(path)[0].close()
+        return None
+    except DamagedDatabase:
+        return rename_aside(path, stamp)
+    finally:
+        os.close(fd)
+
+
+def rename_aside(path: Path, stamp: int) -> Path:
+    """Rename a damaged database with its log. The caller holds the lock, and has closed it."""
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     # The database first: SQLite deletes a log without one, but would take a database without its log for a whole one.
     for suffix in ("", "-wal"):

@@ -125,14 +125,35 @@ def test_damage_that_comes_while_it_is_open_is_said(tmp_path: Path) -> None:
 def test_a_damaged_one_is_set_aside_whole_and_rebuilt(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     path.write_bytes(b"damaged" * 1000)
-    (tmp_path / "queue.db-wal").write_bytes(b"its log")
+    with pytest.raises(DamagedDatabase):
+        Queue(path)
     aside = opening.set_aside(path, 7)
-    assert aside.name == "queue.db.damaged-7"
+    assert aside == tmp_path / "queue.db.damaged-7"
     assert aside.read_bytes() == b"damaged" * 1000
-    assert aside.with_name(aside.name + "-wal").read_bytes() == b"its log"
     with Queue(path) as queue:
         assert queue.fresh
         assert everything(queue) == []
+
+
+def test_one_that_another_process_rebuilt_is_not_set_aside(tmp_path: Path) -> None:
+    """Two sidecars found the damage, one after the other."""
+    path = tmp_path / "queue.db"
+    fill(path, 1)
+    assert opening.set_aside(path, 7) is None
+    with Queue(path) as queue:
+        assert len(everything(queue)) == 1
+        with pytest.raises(QueueBusy):
+            opening.set_aside(path, 8)
+
+
+def test_one_that_is_found_damaged_while_it_is_open_is_set_aside_too(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    fill(path, 2_000)
+    with Queue(path) as queue:
+        aside = queue.set_aside(7)
+    assert aside.stat().st_size > 100_000
+    with Queue(path) as queue:
+        assert queue.fresh
 
 
 def test_a_newer_one_is_not_touched(tmp_path: Path) -> None:

@@ -125,6 +125,17 @@ async def test_a_second_one_opens_when_the_first_is_closed(tmp_path: Path) -> No
 
 
 @pytest.mark.trio
+async def test_a_damaged_one_is_set_aside_after_the_calls_that_wait(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    queue = await AsyncQueue.open(path)
+    await queue(lambda q: q.note([change("lost")]))
+    assert await queue.set_aside(7) == tmp_path / "queue.db.damaged-7"
+    again = await AsyncQueue.open(path)
+    assert again.queue.fresh
+    await again.aclose()
+
+
+@pytest.mark.trio
 async def test_waiting_for_the_lock_can_be_cancelled(tmp_path: Path) -> None:
     with Queue(tmp_path / "queue.db"):
         with trio.move_on_after(0) as scope:

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.durability.disk import FILE_SYSTEMS, Disk, disk, unavailable
+from agent.offload.database import Queue
+from agent.offload.opening import QueueUnwritable
+from tests.durability.disk import FILE_SYSTEMS, Disk, disk, run, unavailable
 
-from .database_ingester import EXIT_DISK_GONE, check
+from .database_ingester import EXIT_DISK_GONE, SEGMENT, check, record
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("BLOBEDGE_QUEUE_KILLS", "5"))
 # 3 keep the suite short; a release is worth some hundreds.
 CUTS = int(os.environ.get("BLOBEDGE_POWER_CUTS", "3"))
 BATCHES_MAX = 40  # before a crash
+SMALL_DISK_BYTES = 2 << 20
 
 
 @contextlib.contextmanager
@@ -78,3 +81,36 @@ def test_a_power_cut_leaves_what_was_acknowledged(power: Disk) -> None:
         power.detach()
         power.attach()
         check(path, acknowledged)
+
+
+def test_a_full_disk_takes_nothing_and_goes_on_when_there_is_space(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not root: a full disk is a tmpfs of its own")
+    mount = tmp_path / "small"
+    mount.mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(mount))
+    try:
+        filler = mount / "filler"
+        with Queue(mount / "queue.db") as queue:
+            queue.ingest(SEGMENT, 50, map(record, range(50)))
+            fill_up(filler)
+            with pytest.raises(QueueUnwritable):
+                ingest_until_refused(queue)
+            noted = queue.offsets()[SEGMENT]
+            filler.unlink()
+            queue.ingest(SEGMENT, noted + 50, map(record, range(noted, noted + 50)))
+        assert check(mount / "queue.db", noted + 50) == noted + 50
+    finally:
+        run("umount", str(mount))
+
+
+def fill_up(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+def ingest_until_refused(queue: Queue) -> None:
+    while True:
+        noted = queue.offsets()[SEGMENT]
+        queue.ingest(SEGMENT, noted + 50, map(record, range(noted, noted + 50)))

@@ -116,6 +116,21 @@ def test_a_cursor_that_is_not_ours_is_refused(queue: Queue, text: str) -> None:
         queue.rows(Filter(), text)
 
 
+def test_what_is_known_of_a_range_of_names(queue: Queue) -> None:
+    queue.ingest("s", 1, [change(name, 5) for name in "abcde"] + [change("b", 5, "other")])
+    for row in everything(queue):
+        queue.changed(row, seen(f"e {row.name}", modified=7), turn(), NOW)
+
+    def names(start: str, end: str | None, limit: int = 9) -> list[str]:
+        return [known.name for known in queue.known("a", "c", start, end, limit)]
+
+    assert names("", None) == ["a", "b", "c", "d", "e"]
+    assert names("b", "d") == ["b", "c"]
+    assert names("b\0", None, 2) == ["c", "d"]
+    assert queue.known("a", "other", "", None, 9) == [("b", "e b", Residency.QUEUED, 7)]
+    assert queue.known("a", "none", "", None, 9) == []
+
+
 @given(st.text(max_size=4), st.lists(st.text(max_size=6), max_size=10))
 def test_the_end_of_a_prefix_is_right_behind_it(prefix: str, names: list[str]) -> None:
     end = queries.prefix_end(prefix)
