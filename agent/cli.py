@@ -17,6 +17,7 @@ import typer
 from agent import config_reference, config_show, quickstart
 from agent.commands import doctor as doctor_command
 from agent.commands import health as health_command
+from agent.commands import policy as policy_command
 from agent.commands import status as status_command
 from agent.commands import tune as tune_command
 from agent.config import Config
@@ -40,6 +41,7 @@ config_app = typer.Typer(help="Check and show configuration files.", no_args_is_
 app.add_typer(config_app, name="config")
 doctor_command.register(app)
 health_command.register(app)
+policy_command.register(app)
 status_command.register(app)
 tune_command.register(app)
 

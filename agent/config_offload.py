@@ -6,7 +6,7 @@ sent, and nothing is written down to be sent.
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -131,6 +131,10 @@ class Rule(Table):
         description='When somebody else changed it in the cloud: "edge-wins" replaces that, "keep-both" keeps it under '
         'another name, "cloud-wins" is not there yet.',
     )
+
+    def route(self, node: str, accounts: Sequence[str]) -> templates.Route:
+        """The way of its blobs to the cloud. `accounts`: all of this node. Raises ValueError when blobs could meet."""
+        return templates.Route(self.container, self.name, node, self.accounts or accounts, self.containers)
 
 
 class Offload(Table):

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from agent.config_offload import Offload, Rule
 from agent.offload import amounts
-from agent.offload.globs import Glob
 from agent.offload.templates import Route
 from agent.toml_positions import Path
 
@@ -63,17 +62,6 @@ def environment(document: Mapping[str, Any]) -> Iterator[Finding]:
             ("offload", "directory"),
             f"user {os.geteuid()} cannot write to {there}: change its owner, or name another",
         )
-
-
-def only_account(rule: Rule, accounts: list[str]) -> str:
-    """The one account that a rule is for, "" if there may be several."""
-    named = rule.accounts or accounts
-    return named[0] if len(named) == 1 else ""
-
-
-def only_container(rule: Rule) -> str:
-    """The one container that a rule is for, "" if there may be several."""
-    return rule.containers[0] if len(rule.containers) == 1 and Glob(rule.containers[0]).plain else ""
 
 
 def _names(document: Mapping[str, Any]) -> list[str]:
@@ -139,9 +127,8 @@ def _meetings(offload: Offload, accounts: list[str]) -> Iterator[Finding]:
         path: Path = ("offload", "rules", index)
         if rule.upload == "never":
             continue
-        only = only_account(rule, accounts), only_container(rule)
         try:
-            route = Route(rule.container, rule.name, offload.node_name(), *only)
+            route = rule.route(offload.node_name(), accounts)
         except ValueError as error:
             yield path, str(error)
             continue

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from agent.config_offload import Conflict, Delete, Offload, Order, Rule, Upload
-from agent.config_offload_rules import only_account, only_container
 from agent.offload import amounts
 from agent.offload.amounts import NANOSECONDS
 from agent.offload.globs import Glob
 from agent.offload.rows import Turn
-from agent.offload.templates import Route, Target
+from agent.offload.templates import Target
 
 _DAY_SECONDS: Final = 86_400
 _INT64: Final = 2**63 - 1  # what a column of the queue holds
@@ -80,13 +79,7 @@ class _Compiled:
         self.sized: Final = rule.size_min is not None or rule.size_max is not None
         seconds = {"idle": rule.idle_seconds, "age": (rule.age_days or 0) * _DAY_SECONDS}.get(rule.upload, 0)
         self.delay_ns: Final = int(seconds * NANOSECONDS)
-        self.route: Final = (
-            None
-            if rule.upload == "never"
-            else Route(
-                rule.container, rule.name, offload.node_name(), only_account(rule, accounts), only_container(rule)
-            )
-        )
+        self.route: Final = None if rule.upload == "never" else rule.route(offload.node_name(), accounts)
 
     def is_for(self, account: str, container: str) -> bool:
         """Whether the rule is for a container at all."""

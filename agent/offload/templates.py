@@ -27,6 +27,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from agent.offload.amounts import NANOSECONDS
+from agent.offload.globs import Glob
 from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError
 from dataplane.blobapi.uri import check_container_name
@@ -164,11 +165,19 @@ class Target(NamedTuple):
 class Route:
     """The way of one rule's blobs: its templates, with what is the same for all of its blobs put in."""
 
-    def __init__(self, container: str, name: str, node: str, account: str = "", local_container: str = "") -> None:
-        """`account`, `local_container`: the only one that the rule is for, "" if there may be several. Raises
+    def __init__(
+        self, container: str, name: str, node: str, accounts: Sequence[str] = (), containers: Sequence[str] = ()
+    ) -> None:
+        """`accounts`: those that the rule is for; `containers`: patterns of the local ones. Empty: any. Raises
         ValueError with a sentence for the operator when blobs could meet."""
         self._parsed: Final = parse_container(container), parse_name(name)
-        self._only: Final = {"account": account, "container": local_container}
+        self._containers: Final = [Glob(pattern) for pattern in containers]
+        self._accounts: Final = accounts
+        one_container = len(containers) == 1 and self._containers[0].plain
+        self._only: Final = {
+            "account": accounts[0] if len(accounts) == 1 else "",
+            "container": containers[0] if one_container else "",
+        }
         fields = {piece.field for template in self._parsed for piece in template}
         self._missing: Final = [field for field in self._only if field not in fields]
         for field in self._missing:
@@ -193,10 +202,24 @@ class Route:
             return True
         mine, theirs = self._segments(), other._segments()
         shorter = min(len(mine), len(theirs)) - 1  # the last one is open: the blob's name goes on in it
-        if any(_differ(*pair) for pair in zip(mine[:shorter], theirs[:shorter], strict=True)):
-            return True
+        for one, another in zip(mine[:shorter], theirs[:shorter], strict=True):
+            if not (self._may_be(one, another) and other._may_be(another, one)):
+                return True
         first, second = _beginning(mine[shorter:]), _beginning(theirs[shorter:])
         return not first.startswith(second) and not second.startswith(first)
+
+    def _may_be(self, segment: Template, other: Template) -> bool:
+        """Whether a whole segment of this route may be the text of another one. True where that one is no text."""
+        text = _text(other)
+        if text is None:
+            return True
+        if not re.fullmatch("".join(map(_pattern, segment)), text):
+            return False
+        if [piece.field for piece in segment] == ["account"]:
+            return not self._accounts or text in self._accounts
+        if [piece.field for piece in segment] == ["container"]:
+            return not self._containers or any(glob.matches(text) for glob in self._containers)
+        return True
 
     def _segments(self) -> list[Template]:
         """The container, the parts of the name that a slash ends, and the one that the blob's name is in."""
@@ -233,25 +256,15 @@ def _rendered(template: Template, values: dict[str, str], moment: time.struct_ti
     return "".join(parts)
 
 
-def _differ(first: Template, second: Template) -> bool:
-    """Whether two whole segments can never be the same text."""
-    one, other = _text(first), _text(second)
-    if one is not None and other is not None:
-        return one != other
-    if one is not None:
-        return not re.fullmatch(_pattern(second), one)
-    return other is not None and not re.fullmatch(_pattern(first), other)
-
-
 def _text(segment: Template) -> str | None:
     return None if any(piece.field for piece in segment) else "".join(piece.text for piece in segment)
 
 
-def _pattern(segment: Template) -> str:
-    return "".join(
-        rf"\d{{{_WIDTHS[piece.text]}}}" if piece.field == "date" else _VALUES.get(piece.field, re.escape(piece.text))
-        for piece in segment
-    )
+def _pattern(piece: Piece) -> str:
+    """A regular expression of what the piece may become."""
+    if piece.field == "date":
+        return rf"\d{{{_WIDTHS[piece.text]}}}"
+    return _VALUES[piece.field] if piece.field else re.escape(piece.text)
 
 
 def _beginning(segments: list[Template]) -> str:

@@ -106,7 +106,7 @@ def test_ordinary_names_stay_and_others_are_escaped(name: str, fitted: str) -> N
 
 
 def test_what_is_too_long_keeps_its_beginning_and_ends_in_a_digest() -> None:
-    long = Route("cold", "{container}/{name}", "n", "acc").target("acc", "photos", "n" * 1024, 0)
+    long = Route("cold", "{container}/{name}", "n", ["acc"]).target("acc", "photos", "n" * 1024, 0)
     assert re.fullmatch(r"photos/n+%~h[0-9a-f]{32}", long.name)
     assert len(long.name) == limits.blob_name_chars_max
     deep = fit_name("d/" * 400 + "x", "cold")
@@ -119,7 +119,7 @@ def test_targets_of_the_cookbook() -> None:
         "plant7", "cam", "a.jpg", 0
     )
     assert target == ("plant7-cam", "edge1/1970/01/01/a.jpg", "")
-    assert Route("{container}", "{name}", "n", "acc").target("acc", "$web", "index.html", 0, "Cool") == (
+    assert Route("{container}", "{name}", "n", ["acc"]).target("acc", "$web", "index.html", 0, "Cool") == (
         "$web",
         "index.html",
         "Cool",
@@ -176,24 +176,25 @@ def test_a_route_wants_account_and_container_unless_there_is_only_one() -> None:
         Route("{container}", "{name}", "n")
     with pytest.raises(ValueError, match="of different containers"):
         Route("cold", "{account}/{name}", "n")
-    Route("{container}", "{name}", "n", account="acc")
-    Route("cold", "{name}", "n", account="acc", local_container="photos")
+    Route("{container}", "{name}", "n", accounts=["acc"])
+    Route("cold", "{name}", "n", accounts=["acc"], containers=["photos"])
 
 
 ROUTES = [
-    Route("cold", "{name}", "n", "acc", "photos"),
-    Route("cold", "{name}", "n", "acc", "videos"),
-    Route("cold", "photos/{name}", "n", "acc", "photos"),
-    Route("cold", "videos/{name}", "n", "acc", "videos"),
-    Route("cold", "vid{name}", "n", "acc", "vids"),
-    Route("cold", "{container}/{name}", "n", "acc"),
-    Route("cold", "{date:%Y}/{name}", "n", "acc", "photos"),
-    Route("other", "{name}", "n", "acc", "photos"),
-    Route("{container}", "{name}", "n", "acc"),
+    Route("cold", "{name}", "n", ["acc"], ["photos"]),
+    Route("cold", "{name}", "n", ["acc"], ["videos"]),
+    Route("cold", "photos/{name}", "n", ["acc"], ["photos"]),
+    Route("cold", "videos/{name}", "n", ["acc"], ["videos"]),
+    Route("cold", "vid{name}", "n", ["acc"], ["vids"]),
+    Route("cold", "{container}/{name}", "n", ["acc"]),
+    Route("cold", "{date:%Y}/{name}", "n", ["acc"], ["photos"]),
+    Route("other", "{name}", "n", ["acc"], ["photos"]),
+    Route("{container}", "{name}", "n", ["acc"]),
     Route("{account}-{container}", "{name}", "n"),
-    Route("{account}-{container}", "{name}", "n", "acc"),
-    Route("cold", "{container}/{date:%Y}-{name}", "n", "acc"),
-    Route("cold", "photos/{date:%m}x{name}", "n", "acc", "photos"),
+    Route("{account}-{container}", "{name}", "n", ["acc"]),
+    Route("cold", "{container}/{date:%Y}-{name}", "n", ["acc"]),
+    Route("{container}", "{name}", "n", ["acc"], ["cam-*", "photos"]),
+    Route("cold", "photos/{date:%m}x{name}", "n", ["acc"], ["photos"]),
 ]
 
 
@@ -210,7 +211,9 @@ ROUTES = [
         (0, 7, True),
         (8, 0, False),  # a container may be called cold
         (9, 10, True),  # one way to read for both
-        (11, 12, False),
+        (11, 13, False),
+        (12, 0, True),  # cold is none of cam-*
+        (12, 8, True),
         (7, 6, True),
     ],
 )
@@ -220,7 +223,7 @@ def test_routes_that_could_meet_are_told_from_those_that_cannot(one: int, other:
 
 
 ONLY = [("acc", "photos"), ("acc", "videos"), ("acc", "2026"), ("acc", "cold"), ("acc", "vids"), ("bcc", "photos")]
-FOR = ["photos", "videos", "photos", "videos", "vids", "", "photos", "photos", "", "", "", "", "photos"]
+FOR = ["photos", "videos", "photos", "videos", "vids", "", "photos", "photos", "", "", "", "", "photos", "photos"]
 
 
 @settings(max_examples=600)

@@ -1,0 +1,230 @@
+"""`blobedge policy`: what it says of blobs on a real mount, and of those that are not there."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.offload.dryrun import PAGE_BLOBS
+from agent.problems import EXIT_CONFIG
+from dataplane.blobapi.model import BlobProperties
+from dataplane.store.store import BlobRef, Store
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SECONDS_MAX = 60.0
+KEY = "c2l4dGVlbiBieXRlcyBvciBtb3Jl"
+OLD = 1_700_000_000  # 2023-11-14T22:13:20Z
+RULES = """
+[[offload.rules]]
+containers = ["tmp-*"]
+upload = "never"
+
+[[offload.rules]]
+containers = ["cam-*"]
+size_max = "1 KiB"
+upload = "age"
+age_days = 1
+container = "cold"
+name = "{node}/{container}/{date:%Y/%m/%d}/{name}"
+tier = "Cool"
+delete = "propagate"
+
+[[offload.rules]]
+containers = ["cam-*"]
+upload = "age"
+age_days = 36500
+priority = "low"
+order = "smallest"
+"""
+Policy = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "plant7"
+    for path, size in (
+        ("cam-1/line1/a.jpg", 100),
+        ("cam-1/line1/b.jpg", 2048),
+        ("cam-2/c\x1b[31m.jpg", 1),
+        ("tmp-1/x", 7),
+        ("other/y", 3),
+        ("not_a_container/z", 1),
+    ):
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * size)
+        os.utime(file, (OLD, OLD))
+    return root
+
+
+@pytest.fixture
+def policy(tmp_path: Path, root: Path) -> Policy:
+    """Run the command as an operator does."""
+    file = tmp_path / "blobedge.toml"
+    cloud = (
+        '[cloud]\nendpoint = "https://cold.example.net"\nsas_file = "/etc/blobedge/sas"\n[offload]\nnode = "edge1"\n'
+    )
+    schedule = "[[offload.schedule]]\nmbits = 20\n"
+    account = f'[[accounts]]\nname = "plant7"\nroot = "{root}"\nkey1 = "{KEY}"\nhost_names = ["blobs.plant7.example"]\n'
+    file.write_text(account + cloud + schedule + RULES)
+
+    def run(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        if text:
+            file.write_text(text)
+        command = [sys.executable, "-m", "agent", "policy", *arguments, "--config", str(file)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, timeout=SECONDS_MAX)
+
+    return run
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def test_explain_says_which_rule_why_when_and_where(policy: Policy) -> None:
+    done = policy("explain", "plant7/cam-1/line1/a.jpg")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "plant7/cam-1/line1/a.jpg: 100 B, last changed 2023-11-14T22:13:20Z",
+        "  rule 1: container cam-1 is none of tmp-*",
+        "  rule 2: matches",
+        "  due: 2023-11-15T22:13:20Z (now), 1.0 days after Last-Modified",
+        "  turn: priority 500, oldest first",
+        "  speed then: 20 Mbit/s",
+        "  target: https://cold.example.net/cold/edge1/cam-1/2023/11/14/line1/a.jpg, tier Cool",
+        "  deleted here: propagate, at most 20 % of a container at once; changed there: edge-wins",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:10000/plant7/cam-1/line1/b.jpg",
+        "https://plant7.blob.core.windows.net/cam-1/line1/b.jpg",
+        "https://blobs.plant7.example/cam-1/line1%2Fb.jpg",
+    ],
+)
+def test_explain_takes_urls(policy: Policy, url: str) -> None:
+    document = answer(policy("explain", url, "--json"))
+    assert document["blob"] == "plant7/cam-1/line1/b.jpg"
+    assert [each["why_not"] for each in document["rules"]] == [
+        "container cam-1 is none of tmp-*",
+        "2.0 KiB is more than 1 KiB",
+        "",
+    ]
+    assert (document["rule"], document["container"], document["priority"]) == (3, "cam-1", 900)
+    assert document["due_seconds"] > 36_000 * 86_400 - (datetime.now(UTC).timestamp() - OLD)
+
+
+def test_explain_says_what_would_be(policy: Policy) -> None:
+    document = answer(policy("explain", "plant7/cam-9/new", "--size", "1 KiB", "--modified", "2026-01-02", "--json"))
+    assert (document["rule"], document["due"]) == (2, "2026-01-03T00:00:00Z")
+    assert document["name"] == "edge1/cam-9/2026/01/02/new"
+    bigger = answer(policy("explain", "plant7/cam-1/line1/a.jpg", "--size", "1 MiB", "--json"))
+    assert (bigger["rule"], bigger["modified"]) == (3, "2023-11-14T22:13:20Z")
+
+
+@pytest.mark.parametrize(
+    ("blob", "said"), [("plant7/tmp-1/x", 'upload = "never"'), ("plant7/other/y", "no rule matches")]
+)
+def test_explain_says_what_stays(policy: Policy, blob: str, said: str) -> None:
+    assert policy("explain", blob).stdout.splitlines()[-1] == f"  stays here: {said}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["explain", "plant7/cam-1/none"], "there is no blob plant7/cam-1/none: to see what would happen to one"),
+        (["explain", "plant8/cam-1/none"], "there is no account plant8: there is plant7"),
+        (["explain", "plant7/cam-1"], "names no blob: write ACCOUNT/CONTAINER/NAME or its URL"),
+        (["explain", "http://127.0.0.1:10000/plant7"], "names no blob"),
+        (["explain", "plant7/c/n", "--size", "3 MB"], "'3 MB' is not a size"),
+        (["explain", "plant7/c/n", "--size", "3 B", "--modified", "noon"], "'noon' is not a time"),
+        (["simulate", "plant8"], "there is no account plant8"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_78(policy: Policy, arguments: list[str], said: str) -> None:
+    done = policy(*arguments)
+    assert (done.returncode, done.stdout) == (EXIT_CONFIG, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_configuration_without_rules_and_a_root_that_is_not_there(policy: Policy, root: Path) -> None:
+    account = f'[[accounts]]\nname = "plant7"\nroot = "{root}/none"\nkey1 = "{KEY}"\n'
+    assert "there is no rule" in policy("simulate", text=account).stderr
+    cloud = '[cloud]\nendpoint = "https://cold.example.net"\nsas_file = "/s"\n'
+    done = policy("simulate", text=account + cloud + "[[offload.rules]]\n")
+    assert done.returncode == EXIT_CONFIG
+    assert done.stderr == f"blobedge: cannot read {root}/none: No such file or directory\n"
+
+
+def test_simulate_counts_what_goes_by_which_rule(policy: Policy) -> None:
+    document = answer(policy("simulate", "--json"))
+    assert document == {
+        "rules": [
+            {"rule": 1, "blobs": 1, "bytes": 7, "due_now_blobs": 0, "due_now_bytes": 0, "names": ["plant7/tmp-1/x"]},
+            {
+                "rule": 2,
+                "blobs": 2,
+                "bytes": 101,
+                "due_now_blobs": 2,
+                "due_now_bytes": 101,
+                "names": ["plant7/cam-1/line1/a.jpg", "plant7/cam-2/c\x1b[31m.jpg"],
+            },
+            {
+                "rule": 3,
+                "blobs": 1,
+                "bytes": 2048,
+                "due_now_blobs": 0,
+                "due_now_bytes": 0,
+                "names": ["plant7/cam-1/line1/b.jpg"],
+            },
+        ],
+        "no_rule": {"blobs": 1, "bytes": 3, "due_now_blobs": 0, "due_now_bytes": 0, "names": ["plant7/other/y"]},
+    }
+    part = answer(policy("simulate", "plant7/cam-1/line1/b", "--json"))
+    assert [each["blobs"] for each in part["rules"]] == [0, 0, 1]
+
+
+def test_simulate_prints_a_table_that_no_name_can_break(policy: Policy) -> None:
+    done = policy("simulate")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "\\u001b" in done.stdout
+    rows = [line.split()[:5] for line in done.stdout.splitlines() if line[:1].isdigit() or line.startswith("none")]
+    assert rows == [
+        ["1", "never", "1", "7", "B"],
+        ["2", "age", "2", "101", "B"],
+        ["3", "age", "1", "2.0", "KiB"],
+        ["none", "never", "1", "3", "B"],
+    ]
+
+
+def test_simulate_reads_page_after_page_and_changes_nothing(policy: Policy, root: Path) -> None:
+    many = root / "other" / "many"
+    many.mkdir()
+    for number in range(PAGE_BLOBS * 2):
+        (many / f"{number:05}").touch()
+    before = sorted(str(path) for path in root.rglob("*"))
+    assert answer(policy("simulate", "plant7/other", "--json"))["no_rule"]["blobs"] == PAGE_BLOBS * 2 + 1
+    assert sorted(str(path) for path in root.rglob("*")) == before
+
+
+def test_what_the_endpoint_wrote_is_found_with_its_last_modified(policy: Policy, root: Path) -> None:
+    store = Store(str(root))
+    name = "odd//name/.."
+    properties = BlobProperties(etag="0x8D000000000001", last_modified=OLD + 3600, created=OLD)
+    store.run(store.put(BlobRef("cam-1", name), b"x", lambda _: properties))
+    store.close()
+    document = answer(policy("explain", f"plant7/cam-1/{name}", "--json"))
+    assert document["modified"] == "2023-11-14T23:13:20Z"
+    assert document["name"] == "edge1/cam-1/2023/11/14/odd//name/.%~2E"
