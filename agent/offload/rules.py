@@ -4,7 +4,9 @@ All times are whole nanoseconds since 1970 UTC, all sizes bytes. Two times of a 
 
     modified   of its present version: Last-Modified, or the file's mtime. Not believed when it is in the future (a
                camera whose clock is wrong), as such a blob would wait for years
-    noticed    when this node saw the change. A file that was copied with its old times is old, and was just changed
+    noticed    when this node saw the change. A file that was copied with its old times is old, and was just changed.
+               If this is in the future too, the node's own clock was wrong, and the blob is due: to count from now at
+               each look would put it off for ever
 
 A rule's blob is due when it was noticed ("now"), `idle_seconds` after the later of the two ("idle"), or `age_days`
 after it was modified ("age").
@@ -148,11 +150,13 @@ def _decided(each: _Compiled, subject: Subject, size: int, now: int) -> Decision
     rule = each.rule
     if each.route is None:
         return Decision(upload=False, rule=each.number)
-    modified = _believed(subject, now)
+    noticed = min(subject.noticed_ns, now)
+    modified = subject.modified_ns if subject.modified_ns <= now else noticed
+    timeless = min(subject.modified_ns, subject.noticed_ns) > now
     return Decision(
         upload=True,
         rule=each.number,
-        due_at=_int64(each.due_at(modified, subject.noticed_ns)),
+        due_at=now if timeless else _int64(each.due_at(modified, noticed)),
         priority=rule.priority,
         order_key=_int64(each.order_key(modified, size)),
         target=each.route.target(subject.account, subject.container, subject.name, modified, rule.tier or ""),
@@ -177,10 +181,6 @@ def first_turn(rules: Rules, account: str, container: str, name: str, when: int)
         if not each.sized:
             break
     return first
-
-
-def _believed(subject: Subject, now: int) -> int:
-    return subject.modified_ns if subject.modified_ns <= now else subject.noticed_ns
 
 
 def _int64(value: int) -> int:

@@ -140,6 +140,13 @@ def test_a_time_in_the_future_is_not_believed() -> None:
     assert decide(rules({"name": "{date:%Y}/{name}"}), wrong, NOW).target == Target("cam", "2024/a.jpg")
 
 
+@pytest.mark.parametrize("upload", [{"upload": "idle"}, {"upload": "age", "age_days": 1}, {"upload": "now"}])
+def test_a_blob_all_of_whose_times_are_in_the_future_is_not_put_off_for_ever(upload: dict[str, Any]) -> None:
+    wrong = blob(modified_ns=NOW + 4000 * DAY, noticed_ns=NOW + 4000 * DAY)
+    decision = decide(rules({**upload, "name": "{date:%Y}/{name}"}), wrong, NOW)
+    assert (decision.due_at, decision.order_key, decision.target) == (NOW, NOW, Target("cam", "2024/a.jpg"))
+
+
 def test_a_decision_says_all_that_the_engine_needs() -> None:
     known = rules(
         {"containers": ["tmp-*"], "upload": "never"},
