@@ -174,7 +174,7 @@ def test_another_etag_and_another_md5_in_an_answer(made: Lab, there: ContainerCl
 
 def test_a_spoilt_upload_is_stored_spoilt_unless_its_md5_was_sent(made: Lab, there: ContainerClient, name: str) -> None:
     made.proxy.meet(Fault(Act.SPOIL))
-    with pytest.raises(HttpResponseError, match=r"MD5|Md5"):
+    with pytest.raises(HttpResponseError, match="Md5Mismatch"):
         upload(there, name, validate_content=True)
     upload(there, name)
     stored = in_cloud(made, name)

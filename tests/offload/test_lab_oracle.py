@@ -142,6 +142,9 @@ def test_a_version_that_was_committed_twice_is_found() -> None:
     assert sent_twice(traffic) == []
     twice = record(traffic, "PutBlockList", "0x1")
     assert sent_twice(traffic) == [Finding((CLOUD, "a"), "committed twice", "0x1", twice.number)]
+    record(traffic, "GetBlobProperties", status=200, act="wrong-md5")  # what the edge saw was not what it had sent
+    record(traffic, "PutBlob", "0x1")
+    assert len(sent_twice(traffic)) == 1
 
 
 def test_bytes_that_went_before_their_copy_was_looked_at_are_found() -> None:

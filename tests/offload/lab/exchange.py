@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -27,6 +28,9 @@ HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER, on, for 0 s: close(2) sends RST
 ERROR: Final = "<?xml version='1.0' encoding='utf-8'?><Error><Code>{}</Code><Message>{}</Message>{}</Error>"
 DETAIL: Final = "<AuthenticationErrorDetail>{}</AuthenticationErrorDetail>"
+
+#: What Azure says when content and its MD5 do not match; Azurite calls it InvalidOperation.
+AZURES_MISMATCH: Final = Fault(Act.SPOIL, status=400, code="Md5Mismatch")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -159,6 +163,9 @@ class Exchanger:
         elif act is Act.RESET_AFTER:
             reply.read()
             self._edge.reset()
+        elif act is Act.SPOIL and reply.status == HTTPStatus.BAD_REQUEST:
+            reply.read()
+            self._refuse(AZURES_MISMATCH, record)
         else:
             self._pass_back(reply, act, record)
 

@@ -121,8 +121,8 @@ def sent_twice(traffic: Traffic) -> list[Finding]:
     """Return the commits that made a version which the cloud had already."""
     return [
         Finding(blob, "committed twice", exchange.source_etag, exchange.number)
-        for blob, commits in traffic.commits().items()
-        for exchange in duplicates(commits)
+        for blob, exchanges in traffic.by_blob().items()
+        for exchange in duplicates(exchanges)
     ]
 
 

@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from .faults import Request
+from .faults import Act, Request
 
 COMMITS: Final = frozenset({"PutBlob", "PutBlockList"})
 #: What reads enough of a blob to compare it with what was sent.
 VERIFICATIONS: Final = frozenset({"GetBlob", "GetBlobProperties"})
+
+#: After these the edge has every reason to send a version again.
+LIES: Final = frozenset({Act.SPOIL, Act.WRONG_MD5, Act.WRONG_ETAG})
 
 Blob = tuple[str, str]  # container and name, in the cloud
 
@@ -71,13 +74,16 @@ class Traffic:
         with self._lock:
             return self._exchanges[since:]
 
-    def commits(self) -> dict[Blob, list[Exchange]]:
-        """Return the commits that the cloud made, per blob, in order."""
+    def by_blob(self) -> dict[Blob, list[Exchange]]:
+        """Return the exchanges per blob, in order."""
         found: dict[Blob, list[Exchange]] = defaultdict(list)
         for exchange in self.all():
-            if exchange.committed:
-                found[exchange.blob].append(exchange)
+            found[exchange.blob].append(exchange)
         return dict(found)
+
+    def commits(self) -> dict[Blob, list[Exchange]]:
+        """Return the commits that the cloud made, per blob, in order."""
+        return {blob: [each for each in exchanges if each.committed] for blob, exchanges in self.by_blob().items()}
 
     def bytes_up(self) -> Counter[Blob]:
         """Return the bytes of content that left the edge, per blob, whatever became of them."""
@@ -99,17 +105,20 @@ class Traffic:
         path.write_text("".join(json.dumps(asdict(exchange)) + "\n" for exchange in self.all()))
 
 
-def duplicates(commits: Iterable[Exchange]) -> list[Exchange]:
-    """Return the commits of one blob that made a version which the cloud had already: the same source ETag twice.
+def duplicates(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """Return the commits among one blob's exchanges that made a version which the cloud had already: the same source
+    ETag twice.
 
-    A commit whose content was spoiled on its way made no such version, and has to be repeated.
+    Two are no fault of the edge: a commit after one whose content was spoiled on its way, and one after the cloud, when
+    it was asked, named an MD5 or an ETag that is not the version's.
     """
-    seen: set[str] = set()
+    have: set[str] = set()
     found = []
-    for exchange in commits:
-        if exchange.act == "spoil" or not exchange.source_etag:
-            continue
-        if exchange.source_etag in seen:
+    for exchange in exchanges:
+        if exchange.act in LIES:
+            have.clear()
+        elif exchange.committed and exchange.source_etag and exchange.source_etag in have:
             found.append(exchange)
-        seen.add(exchange.source_etag)
+        if exchange.committed and exchange.act not in LIES:
+            have.add(exchange.source_etag)
     return found
