@@ -167,28 +167,39 @@ class Child:
 
     async def _spawn(self, nursery: trio.Nursery) -> None:
         self.slot.slot.begin(0)
+        try:
+            process, channel = await self._started()
+        except OSError as error:  # no memory, too many processes or descriptors: it may pass
+            log.error("%s: cannot start a process: %s", self.name, error.strerror)
+            self._send_event.send_nowait(policy.Exited(EXIT_SPAWN_FAILED))
+            return
+        except control.ControlError as error:  # it will never pass
+            self._send_event.send_nowait(policy.BootFailed(f"the configuration is too long to hand over: {error}"))
+            self._send_event.send_nowait(policy.Exited(control.EXIT_BOOT_FAILED))
+            return
+        self._process, self._channel, self.pid = process, channel, process.pid
+        log.info("%s: pid %d", self.name, self.pid)
+        nursery.start_soon(self._watch, process, channel)
+
+    async def _started(self) -> tuple[trio.Process, control.Channel]:
+        """A new process that has its settings, and its channel. Raises OSError, ControlError; then there is none."""
         ours, theirs = control.pair()
-        inherited = [theirs.fileno(), self.slot.fd, *self._launch.fds]
         try:
             ours.send(self._start)
             process = await trio.lowlevel.open_process(
                 [*self._launch.command, "--control-fd", str(theirs.fileno())],
-                pass_fds=inherited,
+                pass_fds=[theirs.fileno(), self.slot.fd, *self._launch.fds],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),  # stdout is for the ready lines
                 process_group=0,
             )
-        except OSError as error:  # no memory, too many processes: it may pass
-            log.error("%s: cannot start a process: %s", self.name, error.strerror)
+        except BaseException:
             ours.close()
-            self._send_event.send_nowait(policy.Exited(EXIT_SPAWN_FAILED))
-            return
+            raise
         finally:
             theirs.close()
-        self._process, self._channel, self.pid = process, ours, process.pid
-        log.info("%s: pid %d", self.name, self.pid)
-        nursery.start_soon(self._watch, process, ours)
+        return process, ours
 
     async def _watch(self, process: trio.Process, channel: control.Channel) -> None:
         """Turn what the process says, and its end, into events; what it said comes before its end."""

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from agent.config import Config
+from agent.problems import OperatorError
 from agent.sidecar.life import settings
 from agent.supervision import policy
 from agent.supervision.child import Child, Launch
@@ -38,13 +39,21 @@ class Sidecar:
 
     def begin(self, config: Config) -> None:
         """Start one; one that runs already is stopped. Reports stay until there are newer ones."""
+        try:
+            child = self._start(config)
+        except OperatorError as error:
+            log.error("sidecar: %s", error)
+            return
         if self.child is not None:
             self.child.stop(STOP_SECONDS)
-        self.child = self._start(config)
+        self.child = child
 
     async def replace(self, config: Config) -> list[str]:
         """Start another one, and stop the old one when it is ready. Returns why not; then the old one goes on."""
-        self._successor = child = self._start(config)
+        try:
+            self._successor = child = self._start(config)
+        except OperatorError as error:
+            return [str(problem) for problem in error.problems]
         with trio.move_on_after(policy.START_SECONDS_MAX):
             await child.wait_serving()
         self._successor = None

@@ -8,6 +8,7 @@ death, and nothing has to be added up when a process ends. Rejected: a slot for 
 import os
 from dataclasses import dataclass
 
+from agent.problems import OperatorError
 from dataplane.ipc import slots
 from dataplane.ipc.slots import Slot
 
@@ -29,14 +30,17 @@ class SlotPool:
         self._free: list[OwnedSlot] = []
 
     def take(self) -> OwnedSlot:
-        """A slot for a process that is to be started. Raises OSError when there is no memory for one."""
-        if self._free:
-            owned = self._free.pop()
-        else:
-            fd = slots.create(f"{self._name}-{len(self._live)}")
-            owned = OwnedSlot(fd, Slot(fd))
+        """A slot for a process that is to be started. Raises OperatorError when the machine has no room for one."""
+        owned = self._free.pop() if self._free else self._made()
         self._live.append(owned)
         return owned
+
+    def _made(self) -> OwnedSlot:
+        try:
+            fd = slots.create(f"{self._name}-{len(self._live)}")
+        except OSError as error:
+            raise OperatorError(f"cannot start another process: {error.strerror}") from None
+        return OwnedSlot(fd, Slot(fd))
 
     def give_back(self, owned: OwnedSlot) -> None:
         """Its process is gone for good."""

@@ -1,10 +1,13 @@
 """A process that leaks is replaced while it serves: real ones that leak, and replacements that meet other events."""
 
+import errno
 import logging
 import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -12,8 +15,11 @@ import trio
 from agent.supervision import leaks, policy
 from agent.supervision.child import Child
 from agent.supervision.leaks import Place
+from agent.supervision.plan import Plan
 from agent.supervision.recycle import MIB, own_bytes
 from agent.supervision.service import Service
+from dataplane.ipc import control, slots
+from dataplane.ipc.settings import MappedContainer
 from tests.agent.in_process import kill, make_plan, refuse, run, serving, until
 from tests.agent.stub_worker import MODE_FILE
 from tests.agent.test_reload import Load
@@ -113,6 +119,26 @@ def test_a_successor_that_cannot_come_up_changes_nothing(
     assert len(said("is not recycled")) <= 2 * len(said("no successor serves")), "one line each"
 
 
+@pytest.mark.parametrize("missing", ["create", "pair"])
+@pytest.mark.parametrize("place", [Place("worker", 0), SIDECAR])
+def test_no_descriptor_for_a_successor_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, place: Place
+) -> None:
+    def none(*_: object) -> NoReturn:
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    async def scenario(service: Service) -> None:
+        old = worker_pids(service)
+        with monkeypatch.context() as full:
+            full.setattr(slots if missing == "create" else control, missing, none)
+            assert await service.recycle(place)
+        assert worker_pids(service) == old
+        await until(lambda: not service.fleet.draining)
+        assert await service.recycle(place) == []
+
+    assert run(scenario, make_plan(tmp_path, WORKERS), with_sidecar=True) == 0
+
+
 def test_a_limit_that_is_too_small_becomes_no_storm(tmp_path: Path, said: Callable[[str], list[str]]) -> None:
     """The interpreter alone holds more than the limit; the pauses double."""
 
@@ -172,6 +198,22 @@ def test_a_successor_that_is_killed_before_the_others_are_ready_is_waited_for(tm
         assert [child.number for child in service.fleet.current] == [0, 1, 2]
 
     assert run(scenario, make_plan(tmp_path, 3)) == 0
+
+
+def test_a_configuration_that_fits_no_message_changes_nothing(tmp_path: Path, said: Callable[[str], list[str]]) -> None:
+    def load() -> Plan:
+        plan = make_plan(tmp_path, WORKERS)
+        containers = tuple(MappedContainer(f"{number:0100}", str(tmp_path)) for number in range(1000))
+        return replace(plan, accounts=tuple(replace(each, containers=containers) for each in plan.accounts))
+
+    async def scenario(service: Service) -> None:
+        old = worker_pids(service)
+        async with trio.open_nursery() as nursery:
+            await service.reload(load, nursery)
+        assert worker_pids(service) == old
+        assert said("reload 1 failed, the old configuration stays: the configuration is too long")
+
+    assert run(scenario, make_plan(tmp_path, WORKERS)) == 0
 
 
 @pytest.mark.parametrize("reload_first", [True, False])
