@@ -17,6 +17,8 @@ def summary(config: Config) -> str:
         lines += _account_lines(account)
     hosts = ", ".join(source.host for source in config.copy_sources) or "none besides this node's accounts"
     lines.append(f"  copies may read from: {hosts}")
+    if config.cloud is not None and config.offload is not None and config.offload.rules:
+        lines.append(f"  sends blobs to {config.cloud.endpoint}: {len(config.offload.rules)} rule(s)")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """`blobedge policy`: what it says of blobs on a real mount, and of those that are not there."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -217,6 +218,22 @@ def test_simulate_reads_page_after_page_and_changes_nothing(policy: Policy, root
     before = sorted(str(path) for path in root.rglob("*"))
     assert answer(policy("simulate", "plant7/other", "--json"))["no_rule"]["blobs"] == PAGE_BLOBS * 2 + 1
     assert sorted(str(path) for path in root.rglob("*")) == before
+
+
+def test_simulate_counts_aloud_on_a_terminal(policy: Policy, tmp_path: Path) -> None:
+    assert policy("simulate").stderr == ""
+    terminal, its_end = os.openpty()
+    command = [sys.executable, "-m", "agent", "policy", "simulate", "--config", str(tmp_path / "blobedge.toml")]
+    environ = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its_end, cwd=CHECKOUT, env=environ) as process:
+        os.close(its_end)
+        said = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(terminal, 4096):
+                said += piece
+        os.close(terminal)
+        assert process.communicate(timeout=SECONDS_MAX)[0].startswith(b"rule")
+    assert b"counting" in said or b"blobs" in said
 
 
 def test_what_the_endpoint_wrote_is_found_with_its_last_modified(policy: Policy, root: Path) -> None:

@@ -82,6 +82,12 @@ def test_what_show_prints_can_be_read_again(read: Load) -> None:
     assert read(again) == config
 
 
+def test_the_summary_says_that_blobs_leave(read: Load) -> None:
+    assert "sends blobs" not in config_show.summary(read(ACCOUNT + CLOUD))
+    said = config_show.summary(read(ACCOUNT + CLOUD + "[[offload.rules]]\n"))
+    assert said.endswith("\n  sends blobs to https://cold.blob.core.windows.net: 1 rule(s)")
+
+
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
