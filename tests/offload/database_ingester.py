@@ -1,11 +1,15 @@
-"""A process that ingests until it is killed or its disk is gone: `python -m tests.offload.database_ingester PATH SEED`.
+"""A process that ingests until it is killed or its disk is gone.
 
-It writes a line with the number of records that are acknowledged after each batch. Record n is the change number n of
-blob n % BLOBS, so whoever reads the queue knows from an offset what every row must be.
+    python -m tests.offload.database_ingester PATH SEED SYNCHRONOUS
+
+It writes a line after each batch: how many records are acknowledged, and since when (monotonic seconds). Record n is
+the change number n of blob n % BLOBS, so whoever reads the queue knows from an offset what every row must be.
+SYNCHRONOUS is the setting of SQLite: FULL is the product's.
 """
 
 import random
 import sys
+import time
 from pathlib import Path
 
 from agent.offload.database import Queue
@@ -28,23 +32,24 @@ def check(path: Path, acknowledged: int) -> int:
     with Queue(path) as queue:
         queue.verify()
         offset = queue.offsets().get(SEGMENT, 0)
-        assert offset >= acknowledged
+        assert offset >= acknowledged, f"{acknowledged} were acknowledged, {offset} are there"
         expected = {(change.container, change.name): change.when_ns for change in map(record, range(offset))}
         assert {(row.container, row.name): row.modified_ns for row in everything(queue)} == expected
         return offset
 
 
 def main() -> None:
-    path, seed = Path(sys.argv[1]), sys.argv[2]
+    path, seed, synchronous = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     chance = random.Random(seed)
     try:
         with Queue(path) as queue:
+            queue._connection.execute(f"PRAGMA synchronous = {synchronous}")
             offset = queue.offsets().get(SEGMENT, 0)
             while True:
                 end = offset + chance.randrange(1, 60)
                 queue.ingest(SEGMENT, end, map(record, range(offset, end)))
                 offset = end
-                print(offset, flush=True)
+                print(offset, time.monotonic(), flush=True)
     except QueueError:
         sys.exit(EXIT_DISK_GONE)
 
