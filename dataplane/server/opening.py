@@ -97,14 +97,12 @@ class Opening:
 
 def _open(settings: AccountSettings, future: "Future[OpenStore]") -> None:
     try:
-        store = _store(settings)
-        mounts = [(container, mount, place_of(mount.root_fd)) for container, mount in store.mounts()]
-        future.set_result(OpenStore(store, mounts))
+        future.set_result(_opened(settings))
     except BaseException as error:
         future.set_exception(error)
 
 
-def _store(settings: AccountSettings) -> Store:
+def _opened(settings: AccountSettings) -> OpenStore:
     mapped = tuple(
         MappedDirectory(each.name, each.path, each.read_only, each.durability == "strict")
         for each in settings.containers
@@ -112,13 +110,14 @@ def _store(settings: AccountSettings) -> Store:
     )
     durable = {each.name: each.durability == "strict" for each in settings.containers if not each.path}
     try:
-        return Store(
+        store = Store(
             settings.root,
             records=settings.records,
             durable=settings.durability == "strict",
             mapped=mapped,
             durable_containers=durable,
         )
+        return OpenStore(store, [(name, mount, place_of(mount.root_fd)) for name, mount in store.mounts()])
     except FormatTooNew as error:
         raise BootError(f"account {settings.name}: {settings.root} was written by a newer program: {error}") from None
     except (OSError, StoreError) as error:

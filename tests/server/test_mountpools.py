@@ -1,15 +1,18 @@
 """Which threads serve which file system, and that what waits too long is answered for while it still runs."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.ipc.settings import AccountSettings
+from dataplane.server import opening
 from dataplane.server.diskpool import DiskPool, DiskPools
 from dataplane.server.mountpools import MountPools, place_of
 from dataplane.server.patience import in_time
@@ -199,3 +202,18 @@ def test_outside_of_handlers_a_call_has_the_same_time() -> None:
 
 def _time_out() -> None:
     raise TimeoutError("of the call itself")
+
+
+def test_a_mount_that_fails_while_it_is_opened_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by ETIMEDOUT, which Python makes a TimeoutError: it is an answer, there is none to wait for."""
+
+    def failing(_: int) -> NoReturn:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    async def body() -> None:
+        stores = opening.Opening([AccountSettings("acct", str(tmp_path))], asyncio.get_running_loop())
+        with pytest.raises(opening.BootError, match="account acct: cannot open .*timed out"):
+            stores.then("acct", lambda _: None)
+
+    monkeypatch.setattr(opening, "place_of", failing)
+    run(body)
