@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from agent.cli import main
 from agent.offload.dryrun import PAGE_BLOBS
 from agent.problems import EXIT_CONFIG
 from dataplane.blobapi.model import BlobProperties
@@ -43,7 +44,17 @@ age_days = 36500
 priority = "low"
 order = "smallest"
 """
-Policy = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Done(NamedTuple):
+    """How the command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Policy = Callable[..., Done]
 
 
 @pytest.fixture
@@ -65,8 +76,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def policy(tmp_path: Path, root: Path) -> Policy:
-    """Run the command as an operator does."""
+def policy(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> Policy:
+    """Run the command line; each of these starts no process, which would take a second."""
     file = tmp_path / "blobedge.toml"
     cloud = (
         '[cloud]\nendpoint = "https://cold.example.net"\nsas_file = "/etc/blobedge/sas"\n[offload]\nnode = "edge1"\n'
@@ -75,16 +86,18 @@ def policy(tmp_path: Path, root: Path) -> Policy:
     account = f'[[accounts]]\nname = "plant7"\nroot = "{root}"\nkey1 = "{KEY}"\nhost_names = ["blobs.plant7.example"]\n'
     file.write_text(account + cloud + schedule + RULES)
 
-    def run(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, text: str = "") -> Done:
         if text:
             file.write_text(text)
-        command = [sys.executable, "-m", "agent", "policy", *arguments, "--config", str(file)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, timeout=SECONDS_MAX)
+        with pytest.raises(SystemExit) as ended:
+            main(["policy", *arguments, "--config", str(file)])
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, *capsys.readouterr())
 
     return run
 
 
-def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def answer(done: Done) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
