@@ -211,8 +211,8 @@ def test_a_mount_that_fails_while_it_is_opened_is_told_as_such(tmp_path: Path, m
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
     async def body() -> None:
-        stores = opening.Opening([AccountSettings("acct", str(tmp_path))], asyncio.get_running_loop())
-        with pytest.raises(opening.BootError, match="account acct: cannot open .*timed out"):
+        stores = opening.Opening([AccountSettings("acct", str(tmp_path), ())], asyncio.get_running_loop())
+        with pytest.raises(opening.BootError, match=r"account acct: cannot open .*timed out"):
             stores.then("acct", lambda _: None)
 
     monkeypatch.setattr(opening, "place_of", failing)
