@@ -31,7 +31,7 @@ ConfigFile = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 _SHAPE: Final = "write ACCOUNT/CONTAINER/NAME or its URL"
 
-policy = typer.Typer(help="See what the rules of [offload] say. Changes nothing.", no_args_is_help=True)
+policy = typer.Typer(help="See what the offload rules say. Changes nothing.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
