@@ -17,7 +17,9 @@ SINCE: Final = "CASE residency WHEN 'queued' THEN changed_at ELSE :at END"
 _NO_FAILURE: Final = "hold = '', attempts = 0, failure = '', error = ''"
 _NOT_IN_CLOUD: Final = "copied_etag = '', cloud_etag = '', copied_at = 0"
 _SEEN: Final = "etag = :etag, size = :size, modified_ns = :modified_ns"
-_TURN: Final = "due_at = :due_at, priority = :priority, order_key = :order_key, hold = :hold"
+#: An operator may hold a row while it is worked on; the work's end does not take that back, unless it succeeds.
+_HOLD: Final = "hold = CASE hold WHEN 'operator' THEN hold ELSE :hold END"
+_TURN: Final = f"due_at = :due_at, priority = :priority, order_key = :order_key, {_HOLD}"
 
 #: The blob, whatever became of its row. For what is true of the cloud, whichever version is here.
 _BLOB: Final = (
@@ -51,8 +53,12 @@ def sources(event: Event) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text of an error, at most ERROR_CHARACTERS_MAX of it, without what looks like a credential."""
-    return _SECRETS.sub(r"\1...", text)[:ERROR_CHARACTERS_MAX]
+    """The text of an error, at most ERROR_CHARACTERS_MAX of it, without what looks like a credential.
+
+    What is not valid Unicode (a name of the mount that is not UTF-8, for one) is written with backslashes.
+    """
+    shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _SECRETS.sub(r"\1...", shown)[:ERROR_CHARACTERS_MAX]
 
 
 def changed(connection: sqlite3.Connection, row: Row, seen: Seen, turn: Turn, now: int) -> bool:
@@ -108,7 +114,7 @@ def moved(connection: sqlite3.Connection, row: Row, event: Event) -> bool:
 def failed(connection: sqlite3.Connection, row: Row, failure: Failure) -> bool:
     """A try failed; where the blob is does not change."""
     done = connection.execute(
-        "UPDATE blobs SET attempts = attempts + 1, failure = :failure, error = :error, hold = :hold, "
+        f"UPDATE blobs SET attempts = attempts + 1, failure = :failure, error = :error, {_HOLD}, "
         "due_at = CASE :hold WHEN 'waiting' THEN :next_try_at ELSE due_at END WHERE id = :id AND revision = :revision",
         {**failure._asdict(), "error": without_secrets(failure.error), "id": row.id, "revision": row.revision},
     )

@@ -58,6 +58,10 @@ class Known:
             self.residency = then
         return then is not None
 
+    def stop(self, hold: Hold) -> None:
+        if self.hold is not Hold.OPERATOR:
+            self.hold = hold
+
     def forgive(self) -> None:
         self.hold, self.attempts, self.failure = Hold.NONE, 0, ""
 
@@ -198,7 +202,7 @@ class QueueMachine(RuleBasedStateMachine):
                 known.changed = self.now
             known.etag, known.modified, known.due = etag, self.now, turn.due_at
             known.priority, known.order = priority, 3
-            known.hold = Hold.WAITING if later else Hold.NONE
+            known.stop(Hold.WAITING if later else Hold.NONE)
             return known.move(Event.CHANGED)
 
         self.report(row, self.queue.changed(row, Seen(etag, 5, self.now), turn, self.now), does)
@@ -216,7 +220,8 @@ class QueueMachine(RuleBasedStateMachine):
     def deleted(self, row: Row) -> None:
         def does(known: Known) -> bool:
             known.due, known.priority, known.order, known.changed = self.now, 1, 1, self.now
-            known.hold, known.attempts = Hold.NONE, 0
+            known.attempts = 0
+            known.stop(Hold.NONE)
             return known.move(Event.DELETED)
 
         self.report(row, self.queue.deleted(row, Turn(self.now, 1, 1), self.now), does)
@@ -255,7 +260,8 @@ class QueueMachine(RuleBasedStateMachine):
     def failed(self, row: Row, hold: Hold, later: int) -> None:
         def does(known: Known) -> bool:
             known.attempts += 1
-            known.failure, known.hold = "class", hold
+            known.failure = "class"
+            known.stop(hold)
             if hold is Hold.WAITING:
                 known.due = self.now + later
             return True

@@ -169,6 +169,16 @@ def test_an_operator_holds_and_releases(queue: Queue, monkeypatch: pytest.Monkey
     assert len(queue.take(NOW, 100, [])) == 45
 
 
+def test_a_hold_outlasts_the_work_that_is_under_way_unless_it_succeeds(queue: Queue) -> None:
+    queue.ingest("s", 1, [change("fails"), change("looked at"), change("succeeds")])
+    fails, looked, succeeds = queue.take(NOW, 5, [])
+    act(queue, Act.HOLD, Filter())
+    queue.failed(fails, Failure("later", "503", Hold.WAITING, NOW))
+    queue.changed(looked, seen("e"), turn(), NOW)
+    queue.copied(succeeds, copy("e"))
+    assert [row.hold for row in everything(queue)] == [Hold.OPERATOR, Hold.OPERATOR, Hold.NONE]
+
+
 def test_an_operator_has_what_failed_tried_again(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acts, "SLICE_ROWS", 4)
     mixed(queue)

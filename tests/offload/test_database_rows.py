@@ -1,5 +1,7 @@
 """What becomes of a row: changes, reports that are in time, and reports that come too late."""
 
+import os
+
 import pytest
 
 from agent.offload import moves
@@ -175,6 +177,13 @@ def test_no_secret_is_stored(queue: Queue, text: str) -> None:
     assert "SECRET" not in only(queue).error
     files = [path.read_bytes() for path in queue.path.parent.iterdir()]
     assert all(b"SECRET" not in content for content in files)
+
+
+def test_an_error_that_names_what_is_no_text_is_kept(queue: Queue) -> None:
+    queue.ingest("s", 1, [change("b")])
+    (row,) = queue.take(NOW, 5, [])
+    assert queue.failed(row, poison(f"cannot send {os.fsdecode(bytes([120, 255]))}"))
+    assert only(queue).error == "cannot send x\\udcff"
 
 
 def test_a_long_error_is_cut() -> None:
