@@ -216,8 +216,7 @@ class Health(Table):
 
 
 class Cloud(Table):
-    """The Azure storage account behind this node, and one way to be let in. Credential files may be replaced at any
-    time; they are read again."""
+    """The Azure storage account behind this node, and one way to be let in; its file is read again when it changes."""
 
     endpoint: Annotated[str, text(_endpoint)] = Field(
         description="Its Blob service: `https://ACCOUNT.blob.core.windows.net`."

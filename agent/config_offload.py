@@ -25,7 +25,7 @@ IDLE_SECONDS: Final = 60.0
 Upload = Literal["now", "idle", "age", "never"]
 Order = Literal["oldest", "newest", "smallest"]
 Delete = Literal["keep", "propagate"]
-Conflict = Literal["edge-wins", "cloud-wins", "keep-both"]
+Conflict = Literal["edge-wins", "keep-both"]
 Tier = Literal["Hot", "Cool", "Cold", "Archive"]
 
 
@@ -35,12 +35,13 @@ def _node(name: str) -> str:
     return name
 
 
-def _conflict(word: str) -> str:
-    if word == "cloud-wins":
+def _conflict(value: Any) -> Any:
+    """A word that people expect, as other tools have it: a reason says more than the list of words."""
+    if value == "cloud-wins":
         raise ValueError(
             '"cloud-wins" needs recall, which this version does not have: write "edge-wins" or "keep-both"'
         )
-    return word
+    return value
 
 
 def _priority(value: Any) -> Any:
@@ -126,10 +127,10 @@ class Rule(Table):
         default=20.0,
         description="Share of a container's copies that may be deleted at once; a greater one waits for an operator.",
     )
-    conflict: Annotated[Conflict, text(_conflict)] = Field(
+    conflict: Annotated[Conflict, BeforeValidator(_conflict)] = Field(
         default="edge-wins",
         description='When somebody else changed it in the cloud: "edge-wins" replaces that, "keep-both" keeps it under '
-        'another name, "cloud-wins" is not there yet.',
+        "another name first.",
     )
 
     def route(self, node: str, accounts: Sequence[str]) -> templates.Route:
