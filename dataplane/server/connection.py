@@ -60,9 +60,9 @@ class HttpConnection(asyncio.BufferedProtocol):
     """The protocol of one accepted socket; `secure` tells that TLS is below it."""
 
     __slots__ = (
-        "_answering", "_body_paused", "_checked", "_close_after", "_context", "_deadline", "_discard_left", "_eof",
-        "_intake", "_last_look", "_local_port", "_looping", "_peer", "_pending", "_reading", "_request", "_secure",
-        "_sender", "_state", "_task", "_transport",
+        "__weakref__", "_answering", "_body_paused", "_checked", "_close_after", "_context", "_deadline",
+        "_discard_left", "_eof", "_intake", "_last_look", "_local_port", "_looping", "_peer", "_pending", "_reading",
+        "_request", "_secure", "_sender", "_state", "_task", "_transport",
     )  # fmt: skip
 
     def __init__(self, context: ServerContext, secure: bool) -> None:
@@ -82,6 +82,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._eof = False
         self._looping = False
         self._last_look = False
+        context.arriving.add(self)
 
     # --- asyncio's side ---
 
@@ -91,11 +92,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._peer, self._local_port = _addresses(self._transport)
         self._deadline = Deadline(context.loop, self._expired)
         self._sender = AnswerSender(context, self._transport, self._secure, self._progress, self._answer_sent)
+        context.arriving.discard(self)
         context.connections.add(self)
         context.counters.accepted += 1
         context.counters.open += 1
         if context.counters.open > context.options.connections_max:
             self._refuse(busy())
+        elif context.draining:
+            self._deadline.set(context.options.drain_idle_seconds)
         else:
             self._deadline.set(context.options.head_read_seconds_max)
 

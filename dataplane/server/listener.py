@@ -20,6 +20,8 @@ from dataplane.server.head import RawRequest
 from dataplane.server.mountpools import MountPools
 from dataplane.server.options import Counters, ServerContext, ServerOptions
 
+_ARRIVING_POLL_SECONDS = 0.02
+
 ListeningSocket = tuple[socket.socket, ssl.SSLContext | None]
 
 
@@ -42,13 +44,16 @@ class Server:
             server.close()
 
     async def drain(self) -> None:
-        """Stop accepting, finish what runs, return when no connection is left. The caller sets the deadline and calls
-        `abort` after it."""
+        """Stop accepting, finish what runs, return when no connection is left, none either whose TLS handshake goes on.
+        The caller sets the deadline and calls `abort` after it."""
         self.stop_accepting()
         context = self._context
         context.draining = True
         for connection in list(context.connections):
             connection.drain()
+        until = context.loop.time() + limits.tls_handshake_seconds_max
+        while context.arriving and context.loop.time() < until:  # noqa: ASYNC110 - a handshake that fails tells nobody
+            await asyncio.sleep(_ARRIVING_POLL_SECONDS)
         while context.connections:
             context.emptied.clear()
             await context.emptied.wait()

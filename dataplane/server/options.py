@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from dataplane.blobapi import limits
 from dataplane.blobapi.message import Response
@@ -71,6 +72,7 @@ class ServerContext:
     clock: Callable[[], float] = time.time
     counters: Counters = field(default_factory=Counters)
     buffers: BufferPool = field(default_factory=BufferPool)
+    arriving: "WeakSet[HttpConnection]" = field(default_factory=WeakSet)  # accepted; TLS shakes hands
     connections: "set[HttpConnection]" = field(default_factory=set)
     draining: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever the last connection has gone

@@ -1,6 +1,7 @@
 """How a server stops: requests in work finish, kept-alive connections end politely, queued connections stay queued."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from concurrent.futures import Future
@@ -68,6 +69,34 @@ def test_an_upload_in_flight_finishes() -> None:
         answer = wire.answer()
         assert (len(answer.body), answer.closes) == (100_000, True)
         draining.result(10)
+
+
+def test_a_tls_handshake_that_is_under_way_is_waited_for(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    with serving(Recorder(), POLITE, tls=tls[0]) as server:
+        connected = socket.create_connection(server.address, 10)
+        server.until(lambda: len(server.server._context.arriving) == 1)
+        draining = start_drain(server)
+        with tls[1].wrap_socket(connected, server_hostname="localhost") as secured:
+            wire = Wire(secured)
+            wire.send(get("/a"))
+            assert wire.answer().closes
+        draining.result(10)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"])
+def test_a_client_that_gives_its_handshake_up_holds_up_no_drain(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], sent: bytes
+) -> None:
+    gc.disable()  # what is waited for is not only a cycle that nobody has collected yet
+    try:
+        with serving(Recorder(), POLITE, tls=tls[0]) as server:
+            connected = socket.create_connection(server.address, 10)
+            connected.sendall(sent)
+            connected.close()
+            server.until(lambda: not server.server._context.arriving)
+            start_drain(server).result(1)
+    finally:
+        gc.enable()
 
 
 def test_an_idle_connection_may_ask_once_more_then_is_closed() -> None:
