@@ -1,5 +1,6 @@
 """Whatever rules a configuration has: if it is accepted, no two blobs of the node go to one name in the cloud."""
 
+import re
 from itertools import product
 from typing import Any
 
@@ -56,6 +57,11 @@ def accepted(tables: list[dict[str, Any]], accounts: tuple[str, ...]) -> bool:
     return not list(relations(document))
 
 
+def as_azure_reads(target: Target) -> tuple[str, str]:
+    """A backslash is a slash; what its page says to avoid at the end of a part may be cut off."""
+    return target.container, re.sub(r"\.+(?=/|$)", "", target.name.replace("\\", "/")).rstrip("/")
+
+
 @settings(max_examples=1500, deadline=None)
 @given(
     st.lists(RULE, min_size=1, max_size=3), st.sampled_from([ACCOUNTS, ACCOUNTS[:1]]), st.randoms(use_true_random=False)
@@ -64,12 +70,12 @@ def test_no_two_blobs_meet(tables: list[dict[str, Any]], accounts: tuple[str, ..
     if not accepted(tables, accounts):
         return  # most sets are not; `assume` would call that unhealthy
     rules = Rules(Offload.model_validate({"node": "cam", "rules": tables}), accounts)
-    taken: dict[Target, tuple[str, ...]] = {}
+    taken: dict[tuple[str, str], tuple[str, ...]] = {}
     for blob in product(accounts, CONTAINERS, NAMES):
         modified = random.randrange(20_000 * DAY, 22_000 * DAY)
         decision = decide(rules, Subject(*blob, random.choice([0, 2048]), modified, modified), 30_000 * DAY)
         if decision.target is not None:
-            assert taken.setdefault(decision.target, blob) == blob
+            assert taken.setdefault(as_azure_reads(decision.target), blob) == blob
 
 
 def test_useful_sets_of_rules_are_accepted() -> None:
