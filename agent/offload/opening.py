@@ -31,6 +31,7 @@ _PAGE_CACHE_KIB: Final = 32 * 1024  # most of an index of a million names, a qua
 _CHECKPOINT_PAGES: Final = 4096  # 16 MiB of log: a page changed by several batches is written to the file once
 _LOG_BYTES_KEPT: Final = 64 << 20  # the log is cut to this when a burst is over
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_NOT_TEXT: Final = "Could not decode to UTF-8"  # Python's words for a text that is none; it has no error name
 _UNWRITABLE: Final = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
 
@@ -186,7 +187,7 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(_DAMAGED):
+        if name.startswith(_DAMAGED) or str(error).startswith(_NOT_TEXT):
             raise DamagedDatabase(f"{path} is damaged: {error}") from error
         if name.startswith(_UNWRITABLE):
             raise QueueUnwritable(f"{path}: {error} ({name})") from error

@@ -15,8 +15,10 @@ for states (smaller, but a file that explains itself is worth more in an emergen
 """
 
 import sqlite3
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -28,12 +30,7 @@ ACTIVE: Final = "residency IN ('queued', 'going')"
 REVISION_KEY: Final = "revision"
 
 
-def _first(database: "Database") -> None:
-    # Containers by number: a row names its account and container in two bytes.
-    database.table("containers").create(
-        {"id": int, "account": str, "container": str}, pk="id", not_null={"account", "container"}, strict=True
-    )
-    database.table("containers").create_index(["account", "container"], unique=True)
+def _blobs(database: "Database") -> None:
     columns = {
         "id": int,
         "container_id": int,
@@ -77,6 +74,15 @@ def _first(database: "Database") -> None:
         "INDEX blobs_failed ON blobs (failure) WHERE failure <> ''",
     ):
         database.execute(f"CREATE {index}")
+
+
+def _first(database: "Database") -> None:
+    # Containers by number: a row names its account and container in two bytes.
+    database.table("containers").create(
+        {"id": int, "account": str, "container": str}, pk="id", not_null={"account", "container"}, strict=True
+    )
+    database.table("containers").create_index(["account", "container"], unique=True)
+    _blobs(database)
     # How far each segment of a journal has been taken over; in one transaction with the rows that came of it.
     database.table("segments").create({"name": str, "offset": int}, pk="name", not_null={"offset"}, strict=True)
     # Bytes sent on each day (YYYY-MM-DD), for the daily data budget.
@@ -97,14 +103,25 @@ def version_of(connection: sqlite3.Connection) -> int:
     return version
 
 
+def _tools(connection: sqlite3.Connection) -> "Database":
+    """sqlite-utils for the connection, without what it imports besides when it is installed: 70 MB for data frames."""
+    loaded = cast(dict[str, ModuleType | None], sys.modules)
+    kept_away = [name for name in ("pandas", "numpy") if name not in loaded]
+    loaded.update(dict.fromkeys(kept_away))  # None there makes an import fail (the import system, 5.3.1)
+    try:
+        from sqlite_utils import Database
+    finally:
+        for name in kept_away:
+            del loaded[name]
+    return Database(connection, execute_plugins=False)
+
+
 def upgrade(connection: sqlite3.Connection, steps: tuple[Callable[["Database"], None], ...] = STEPS) -> int:
     """Bring the file to the version that `steps` leads to. Returns how many steps ran."""
     version = version_of(connection)
     if version >= len(steps):
         return 0
-    from sqlite_utils import Database
-
-    database = Database(connection, execute_plugins=False)
+    database = _tools(connection)
     for number, step in enumerate(steps[version:], version + 1):
         with database.atomic():
             step(database)

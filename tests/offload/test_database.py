@@ -111,6 +111,16 @@ def test_a_flipped_bit_in_a_name_is_found_by_verify(tmp_path: Path) -> None:
         queue.verify()
 
 
+def test_text_that_is_none_any_more_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    fill(path, 10)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"name 000005")] = 0xFF  # in the table; the index has it whole
+    path.write_bytes(content)
+    with Queue(path) as queue, pytest.raises(DamagedDatabase, match="UTF-8"):
+        everything(queue)
+
+
 def test_damage_that_comes_while_it_is_open_is_said(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     fill(path, 2_000)
@@ -204,15 +214,15 @@ def test_an_upgrade_keeps_what_is_there_and_a_crash_in_it_repeats_the_step(tmp_p
     connection.close()
 
 
-def test_a_current_one_opens_without_the_tools_that_make_one(tmp_path: Path) -> None:
-    """sqlite-utils costs more memory than the queue, so a start with nothing to upgrade does not import it."""
+def test_no_start_imports_more_than_it_needs(tmp_path: Path) -> None:
+    """Memory: with nothing to upgrade no sqlite-utils, and never what that would import besides."""
     path = tmp_path / "queue.db"
-    Queue(path).close()
     program = (
         "import sys, pathlib; from agent.offload.database import Queue; Queue(pathlib.Path(sys.argv[1])).close()\n"
     )
-    program += "sys.exit('sqlite_utils' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    program += "print(*{'sqlite_utils', 'pandas', 'numpy'} & set(sys.modules))"
+    starts = [subprocess.check_output([sys.executable, "-c", program, str(path)], text=True) for _ in range(2)]
+    assert starts == ["sqlite_utils\n", "\n"]
 
 
 def note_and_fail(queue: Queue, name: str) -> None:
