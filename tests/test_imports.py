@@ -42,14 +42,16 @@ LOOPS = {
     "agent": {"asyncio", "uvloop"},
 }
 
-# Import names that differ from the name of the distribution.
+# Import names that differ from the name of the distribution. The longest that fits counts.
 DISTRIBUTIONS = {
-    "azure": "azure-storage-extensions",
+    "azure.identity": "azure-identity",
+    "azure.storage.blob": "azure-storage-blob",
+    "azure.storage.extensions": "azure-storage-extensions",
     "prometheus_client": "prometheus-client",
     "sqlite_utils": "sqlite-utils",
 }
 # Imported, and always there because a declared distribution needs it in its own interface.
-IMPLIED = {"pydantic_core": "pydantic", "yarl": "aiohttp"}
+IMPLIED = {"azure.core": "azure-storage-blob", "pydantic_core": "pydantic", "yarl": "aiohttp"}
 
 
 def part_of(module: str) -> str | None:
@@ -80,6 +82,13 @@ def imported(path: Path) -> Iterator[str]:
                 yield deeper if name in PRODUCT else name
 
 
+def distribution_of(module: str) -> str:
+    """The name of the distribution that a module comes from; of the standard library and of ours, the top package."""
+    known = IMPLIED | DISTRIBUTIONS
+    prefixes = [prefix for prefix in known if f"{module}.".startswith(f"{prefix}.")]
+    return known[max(prefixes, key=len)] if prefixes else module.partition(".")[0]
+
+
 @pytest.mark.parametrize("path", modules(), ids=module_name)
 def test_imports_go_down_only(path: Path) -> None:
     own = part_of(module_name(path))
@@ -108,6 +117,5 @@ def test_the_protocol_asks_no_clock_and_opens_no_file() -> None:
 def test_what_is_declared_is_what_is_imported() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]}
-    names = {name.partition(".")[0] for path in modules() for name in imported(path)}
-    foreign = names - set(sys.stdlib_module_names) - set(PRODUCT)
-    assert {IMPLIED.get(name) or DISTRIBUTIONS.get(name, name) for name in foreign} == declared
+    names = {distribution_of(name) for path in modules() for name in imported(path)}
+    assert names - set(sys.stdlib_module_names) - set(PRODUCT) == declared

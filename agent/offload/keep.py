@@ -1,0 +1,73 @@
+"""Keeping somebody else's version: the service copies it beside the blob before ours replaces it.
+
+It goes to `NAME.conflict-<ETag in hexadecimal>`, in the same container. The name is made of the version, so a copy that
+was interrupted is found again, and the same version is never kept twice. Nothing goes through the node. The copy
+is of that version only (If-Match of the source), and counts when it has the same length, MD5, properties,
+metadata and number of tags. Rejected: a snapshot of the blob, which a delete of the blob takes along, and which
+most tools do not show.
+"""
+
+import re
+import time
+from typing import Any, Final
+
+from azure.core import MatchConditions
+from azure.storage.blob import BlobClient, BlobProperties
+
+from agent.offload.cloud import Cloud, seen_of
+from agent.offload.failures import found
+from agent.offload.transport import Errand
+from agent.offload.verify import Seen
+
+NAME_CHARACTERS_MAX: Final = 1024  # REST page "Naming and referencing containers, blobs, and metadata"
+COPY_SECONDS_MAX: Final = 600.0  # copies within an account take milliseconds to seconds
+POLL_SECONDS: Final = 0.5
+_BROKEN: Final = ("failed", "aborted")
+
+
+def conflict_name(name: str, etag: str) -> str:
+    """Where the version with this ETag of the cloud's is kept. A name that would be too long for Azure is cut."""
+    suffix = ".conflict-" + re.sub(r"[^0-9a-z]", "", etag.lower().removeprefix("0x"))
+    return name[: NAME_CHARACTERS_MAX - len(suffix)] + suffix
+
+
+def beside(cloud: Cloud, container: str, name: str, seen: Seen, errand: Errand) -> str:
+    """Have the version `seen` kept, verified; the name it has now. Raises CloudFailed; the blob is as it was then.
+    A CONFLICT means that it is not the version any more that the cloud has."""
+    kept_as = conflict_name(name, seen.etag)
+    source, kept = cloud.blob(container, name), cloud.blob(container, kept_as)
+    request = cloud.request("Copy Blob", "wr", container, kept_as)
+    there = cloud.properties(kept, request, errand)
+    if there is None or there.copy.status in _BROKEN:
+        _start(cloud, source, kept, seen, there, errand)
+    end = time.monotonic() + COPY_SECONDS_MAX
+    while (there := cloud.properties(kept, request, errand)) is not None and there.copy.status == "pending":
+        if time.monotonic() > end:
+            raise found("CopyFailed", request)
+        errand.rest(POLL_SECONDS)
+    if there is None or there.copy.status in _BROKEN or seen_of(there).facts != seen.facts:
+        raise found("CopyFailed", request)
+    return kept_as
+
+
+def _start(
+    cloud: Cloud, source: BlobClient, kept: BlobClient, seen: Seen, broken: BlobProperties | None, errand: Errand
+) -> None:
+    """Copy Blob over nothing, or over a copy that broke. Tags do not come along by themselves."""
+    container, name = str(source.container_name), str(source.blob_name)
+    options: dict[str, Any] = {"match_condition": MatchConditions.IfMissing}
+    if broken is not None:
+        options = {"match_condition": MatchConditions.IfNotModified, "etag": broken.etag}
+    if seen.facts.tags_count:
+        tagging = cloud.request("Get Blob Tags", "t", container, name)
+        options["tags"] = cloud.call(tagging, errand, source.get_blob_tags)
+    cloud.call(
+        cloud.request("Copy Blob", "wr", container, str(kept.blob_name)),
+        errand,
+        lambda: kept.start_copy_from_url(
+            cloud.source_url(source),
+            source_etag=f'"{seen.etag}"',
+            source_match_condition=MatchConditions.IfNotModified,
+            **options,
+        ),
+    )

@@ -1,0 +1,79 @@
+"""The version of a blob that is sent: one open file, its properties, and the proof that it was read whole.
+
+A blob that we write is replaced by rename, so an open descriptor is one version. Another program may write into the
+file in place; then its seal (inode, size, mtime) changes. So the seal is compared before and after reading, and the MD5
+of what was read must be the recorded one when there is one. Bytes that pass neither are never sent as good:
+SourceChanged when the blob has another ETag by now, else SourceDamaged (bit rot, or a write that hid its mtime).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from agent.offload.failures import Request, found
+from dataplane.blobapi.model import BlobProperties
+from dataplane.store.blobstate import BlobRef, OpenBlob
+from dataplane.store.records import Seal, seal_of
+from dataplane.store.store import Store
+
+HASH_BYTES: Final = 1 << 20  # read at a time for a hash
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open version. `etag_now` tells which version the blob has at the moment, None when it is gone."""
+
+    fd: int
+    size: int
+    properties: BlobProperties
+    seal: Seal
+    etag_now: Callable[[], str | None]
+
+    def check(self, request: Request) -> None:
+        """Raises CloudFailed SourceChanged when the file was written in place since it was opened."""
+        if seal_of(os.fstat(self.fd)) != self.seal:
+            raise found("SourceChanged", request)
+
+    def check_md5(self, md5: bytes, request: Request) -> None:
+        """`md5`: of all that was read. Raises CloudFailed when it is not of the version that was opened."""
+        self.check(request)
+        recorded = self.properties.content_md5
+        if recorded is not None and recorded != md5:
+            same = self.etag_now() == self.properties.etag
+            raise found("SourceDamaged" if same else "SourceChanged", request)
+
+    def read(self, offset: int, size: int, request: Request) -> bytes:
+        """Exactly these bytes. Raises CloudFailed ReadFailed, or SourceChanged when the file has become shorter."""
+        pieces = []
+        while size:
+            try:
+                piece = os.pread(self.fd, size, offset)
+            except OSError:
+                raise found("ReadFailed", request) from None
+            if not piece:
+                raise found("SourceChanged", request)
+            pieces.append(piece)
+            offset += len(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def hash(self, offset: int, size: int, request: Request, *also: "hashlib._Hash") -> bytes:
+        """The MD5 of a part, also added to others that run along. Raises as read does."""
+        md5 = hashlib.md5(usedforsecurity=False)
+        for at in range(offset, offset + size, HASH_BYTES):
+            piece = self.read(at, min(HASH_BYTES, offset + size - at), request)
+            for each in (md5, *also):
+                each.update(piece)
+        return md5.digest()
+
+
+def source_of(store: Store, ref: BlobRef, blob: OpenBlob) -> Source:
+    """The Source of an open blob; who opened it closes it. Its state was read from the file that is open."""
+
+    def etag_now() -> str | None:
+        state = store.stat_blob(ref)
+        return None if state is None else state.properties.etag
+
+    return Source(blob.fd, blob.state.size, blob.state.properties, seal_of(os.fstat(blob.fd)), etag_now)

@@ -1,0 +1,245 @@
+"""How requests to the cloud get onto the wire: stoppable, paced, counted, in bounded memory.
+
+An Errand is one piece of work. While `with errand:` is in force on a thread, the bodies of requests made on that thread
+go out in pieces of PIECE_BYTES_MAX; before each one the errand is asked whether it goes on, and when. `stop` also
+shuts the sockets of requests that are under way, so a request that waits for an answer that never comes, or comes a
+byte at a time, ends at once: whoever keeps a deadline calls it. The SDK knows nothing of all this; it is given a
+session. Rejected: generators as bodies of the SDK's own upload, which it reads whole into memory first.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Self
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from agent.offload.failures import Request, found
+from agent.offload.pace import Turn
+
+PIECE_BYTES_MAX: Final = 64 * 1024
+CONNECTIONS_MAX: Final = 64  # kept open, idle ones included
+
+_current = threading.local()
+
+
+def _at_once(count: int) -> Turn:
+    return Turn(0.0)
+
+
+def _untold(count: int) -> None:
+    pass
+
+
+class Errand:
+    """One piece of work: may be stopped from any thread, asks `pace` before each piece, tells `progress` after it.
+
+    `deadline`: on `clock`, in seconds; looked at before each piece and each request. `progress` gets bytes handed to
+    the kernel since the last call, and may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        pace: Callable[[int], Turn] = _at_once,
+        progress: Callable[[int], None] = _untold,
+        deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pace: Final = pace
+        self._progress: Final = progress
+        self._deadline: Final = deadline
+        self._clock: Final = clock
+        self._stopped: Final = threading.Event()
+        self._lock: Final = threading.Lock()
+        self._connections: set[HTTPConnection] = set()
+        self._sent = 0
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of bodies that were handed to the kernel."""
+        return self._sent
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """End the work: what waits, for its turn or for an answer, fails at once. Any thread, any number of times."""
+        self._stopped.set()
+        with self._lock:
+            for connection in self._connections:
+                _shut(connection)
+
+    def check(self) -> None:
+        """Raises CloudFailed once the errand was stopped or its deadline has passed."""
+        if self._stopped.is_set():
+            raise found("Cancelled")
+        if self._deadline is not None and self._clock() >= self._deadline:
+            raise found("DeadlinePassed")
+
+    def before(self, count: int) -> None:
+        """Wait for the turn of `count` bytes. Raises CloudFailed when there is none for long, or the errand ends."""
+        while True:
+            self.check()
+            turn = self._pace(count)
+            if turn.wait_seconds <= 0:
+                return
+            if turn.closed:
+                raise found("PaceClosed", wait_seconds=turn.wait_seconds)
+            left = turn.wait_seconds if self._deadline is None else self._deadline - self._clock()
+            self._stopped.wait(max(min(turn.wait_seconds, left), 0.0))
+
+    def rest(self, seconds: float) -> None:
+        """Wait. Raises CloudFailed when the errand ends meanwhile."""
+        self._stopped.wait(seconds)
+        self.check()
+
+    def after(self, count: int) -> None:
+        """`count` bytes went out."""
+        with self._lock:
+            self._sent += count
+        self._progress(count)
+
+    def holds(self, connection: HTTPConnection) -> None:
+        """A request of this errand uses the connection."""
+        with self._lock:
+            self._connections.add(connection)
+            if self._stopped.is_set():
+                _shut(connection)
+
+    def __enter__(self) -> Self:
+        """In force on this thread until the block ends."""
+        _current.errand = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _current.errand = None
+        with self._lock:
+            self._connections -= getattr(_current, "used", set())
+        _current.used = set()
+
+
+class FileBody:
+    """Part of an open file as a request's body. Reads as it is sent, so it costs one piece of memory."""
+
+    def __init__(self, fd: int, offset: int, size: int, request: Request) -> None:
+        self._fd: Final = fd
+        self._offset: Final = offset
+        self._size: Final = size
+        self._request: Final = request
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The bytes. Raises CloudFailed, never OSError, which the layers above would take for the connection's."""
+        at, end = self._offset, self._offset + self._size
+        while at < end:
+            try:
+                piece = os.pread(self._fd, min(PIECE_BYTES_MAX, end - at), at)
+            except OSError:
+                raise found("ReadFailed", self._request) from None
+            if not piece:
+                raise found("SourceChanged", self._request)
+            yield from _paced(piece)
+            at += len(piece)
+
+
+class _BytesBody:
+    """Bytes as a body in pieces."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: Final = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for at in range(0, len(self._data), PIECE_BYTES_MAX):
+            yield from _paced(self._data[at : at + PIECE_BYTES_MAX])
+
+
+def _paced(piece: bytes) -> Iterator[bytes]:
+    """The piece when its turn has come; who asks for the next one has sent it."""
+    errand: Errand | None = getattr(_current, "errand", None)
+    if errand is None:
+        yield piece
+        return
+    errand.before(len(piece))
+    yield piece
+    errand.after(len(piece))
+
+
+def _shut(connection: HTTPConnection) -> None:
+    with suppress(OSError, AttributeError):
+        if connection.sock is not None:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _note(connection: HTTPConnection) -> None:
+    """The thread's errand, if any, uses the connection now."""
+    errand: Errand | None = getattr(_current, "errand", None)
+    if errand is not None:
+        used = _current.__dict__.setdefault("used", set())
+        used.add(connection)
+        errand.holds(connection)
+
+
+class _Plain(HTTPConnection):
+    def request(self, *arguments: Any, **options: Any) -> None:
+        _note(self)
+        super().request(*arguments, **options)
+
+    def connect(self) -> None:
+        super().connect()
+        _note(self)  # stopped while it connected: shut now
+
+
+class _Tls(HTTPSConnection):
+    def request(self, *arguments: Any, **options: Any) -> None:
+        _note(self)
+        super().request(*arguments, **options)
+
+    def connect(self) -> None:
+        super().connect()
+        _note(self)
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _Tls
+
+
+class _Adapter(HTTPAdapter):
+    """Sends bodies in pieces, over connections that an errand can shut."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
+    def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
+        if isinstance(request.body, bytes) and request.body:  # an empty one would be sent chunked
+            request.body = _BytesBody(request.body)
+        return super().send(request, *arguments, **options)
+
+
+def session() -> requests.Session:
+    """A session without proxies and settings of the environment, and without retries."""
+    made = requests.Session()
+    made.trust_env = False
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX, max_retries=0))
+    return made

@@ -1,0 +1,358 @@
+"""One blob to the cloud, and one blob away from it: guarded, resumable, verified. Blocking: runs on a thread.
+
+Small blobs go in one Put Blob, large ones as blocks (blocks.py) with what is staged already reused. Each request
+carries the MD5 of its bytes, which the service checks. Guarantees, whatever fails, and wherever a process dies:
+
+- Nothing is committed unless the cloud has what the guard says: nothing, or the version that we sent last. What
+  somebody else put there is met by the conflict policy: edge-wins replaces the version that was seen, and no later one;
+  keep-both first has it copied beside, verified; cloud-wins leaves it and raises Conflict.
+- An upload of ours that is in the cloud already, since an answer was lost or a crash forgot it, is recognised
+  (verify.py) and not repeated.
+- An Outcome says that Get Blob Properties, after the commit, showed the ETag of that commit, the length, the MD5, and
+every
+  property and metadata entry. A service that lies about a commit is found out: NotVerified.
+- What is sent is one version of the blob (source.py), or nothing is committed.
+
+Memory: a small blob's bytes, or a piece for each block in flight. Rejected: the SDK's upload_blob for large blobs:
+random block ids, so nothing to resume with, and a buffer for each block.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from azure.core import MatchConditions
+from azure.storage.blob import BlobBlock, ContentSettings, StandardBlobTier
+
+from agent.offload import blocks, keep
+from agent.offload.cloud import Cloud
+from agent.offload.failures import CloudFailed, Kind, Request, found
+from agent.offload.source import Source
+from agent.offload.transport import Errand, FileBody
+from agent.offload.verify import DEFAULT_TYPE, ETAG, Facts, Seen, Wanted, difference, wanted
+
+BLOCKS_IN_FLIGHT: Final = 4
+ROUNDS_MAX: Final = 5  # of somebody else changing the blob between our look and our commit
+ABSENT: Final = ""  # as a condition: there must be no blob
+
+
+class Policy(StrEnum):
+    """What counts when somebody else changed the blob in the cloud."""
+
+    EDGE_WINS = "edge-wins"
+    CLOUD_WINS = "cloud-wins"
+    KEEP_BOTH = "keep-both"
+
+
+class Target(Protocol):
+    """Where a blob goes. `tier` "": the blob's own, else the account's default."""
+
+    @property
+    def container(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def tier(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What the cloud has to have before: the ETag of our last upload (without quotes), "" for none; and what if not."""
+
+    cloud_etag: str = ABSENT
+    policy: Policy = Policy.EDGE_WINS
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verified upload. `bytes_sent`: of bodies, 0 when the cloud had it already; `kept_as`: where somebody else's
+    version is now, "" when there was none or the policy keeps none."""
+
+    cloud_etag: str
+    md5: bytes
+    bytes_sent: int
+    kept_as: str = ""
+
+
+class Conflict(CloudFailed):
+    """Somebody else's version is in the cloud, and the policy leaves it. `present`: it; None when they deleted ours."""
+
+    def __init__(self, request: Request, present: Seen | None) -> None:
+        super().__init__(found("ConditionNotMet", request).fault)
+        self.present = present
+
+
+def upload(
+    cloud: Cloud,
+    source: Source,
+    target: Target,
+    guard: Guard,
+    errand: Errand,
+    *,
+    node: str,
+    again: bool = False,
+    blocks_in_flight: int = BLOCKS_IN_FLIGHT,
+) -> Outcome:
+    """Send a version and verify it. `node`: the name of this node. `again`: an earlier try failed, so look first.
+
+    Raises CloudFailed with what to do, Conflict among them; afterwards the cloud has the version that it had, or ours.
+    """
+    work = _Upload(cloud, source, target, guard, errand, node, blocks_in_flight)
+    return work.run(again or work.large)
+
+
+class _Upload:
+    """One upload. `want` is known once all bytes were read."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        source: Source,
+        target: Target,
+        guard: Guard,
+        errand: Errand,
+        node: str,
+        blocks_in_flight: int,
+    ) -> None:
+        self.cloud = cloud
+        self.source = source
+        self.target = target
+        self.guard = guard
+        self.errand = errand
+        self.node = node
+        self.blocks_in_flight = blocks_in_flight
+        self.large = source.size > blocks.SMALL_BYTES_MAX
+        self.blob = cloud.blob(target.container, target.name)
+        self.want: Wanted | None = None
+        self.kept_as = ""
+
+    def run(self, look_first: bool) -> Outcome:
+        condition = self.guard.cloud_etag
+        if look_first:
+            seen = self._look()
+            if seen is not None and self._is_done(seen):
+                return self._outcome(seen.etag)
+            condition = self._admitted(seen, condition)
+        for _ in range(ROUNDS_MAX):
+            try:
+                return self._verified(self._send_large(condition) if self.large else self._send_small(condition))
+            except CloudFailed as failed:
+                seen = self._look_after(failed)
+            if seen is not None and self._is_done(seen):
+                return self._outcome(seen.etag)
+            condition = self._admitted(seen, condition)
+        raise found("ChangesAllTheTime", self._request("Put Blob", "w"))
+
+    def _look_after(self, failed: CloudFailed) -> Seen | None:
+        """What the cloud has after a commit that was refused, or whose answer is missing. Raises the failure unless
+        that explains it: somebody else's version, or ours."""
+        conflict = failed.fault.kind is Kind.CONFLICT
+        if self.want is None or not (conflict or failed.maybe_done):
+            raise failed
+        try:
+            seen = self._look()
+        except CloudFailed as looking:
+            # Without a way, both failed by it. A refusal may have been hidden by the connection that broke with it.
+            raise (looking if looking.fault.kind is Kind.OPERATOR else failed) from None
+        if not conflict and (seen is None or difference(self.want, seen)):
+            raise failed
+        return seen
+
+    def _admitted(self, seen: Seen | None, condition: str) -> str:
+        """The condition of the next commit, when the cloud has `seen`. Raises Conflict when the policy ends it here."""
+        for _ in range(ROUNDS_MAX):
+            cloud_wins = self.guard.policy is Policy.CLOUD_WINS
+            if seen is None:
+                if condition != ABSENT and cloud_wins:
+                    raise Conflict(self._request("Put Blob", "w"), None)
+                return ABSENT
+            if seen.etag == condition or seen.written_by(self.node):
+                return seen.etag
+            if cloud_wins:
+                raise Conflict(self._request("Put Blob", "w"), seen)
+            if self.guard.policy is Policy.EDGE_WINS:
+                return seen.etag
+            try:
+                self.kept_as = keep.beside(self.cloud, self.target.container, self.target.name, seen, self.errand)
+                return seen.etag
+            except CloudFailed as failed:
+                if failed.fault.kind is not Kind.CONFLICT:
+                    raise
+            seen = self._look()  # it changed while it was copied
+        raise found("ChangesAllTheTime", self._request("Copy Blob", "wr"))
+
+    def _send_small(self, condition: str) -> str:
+        """One Put Blob; the cloud's ETag of it."""
+        request = self._request("Put Blob", self._permissions())
+        data = self.source.read(0, self.source.size, request)
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        self.source.check_md5(md5, request)
+        want = self._wanted(md5)
+        return self._commit(
+            request,
+            lambda: self.blob.upload_blob(
+                data,
+                length=len(data),
+                overwrite=True,
+                transactional_content_md5=bytearray(md5),
+                **_described(want),
+                **_condition(condition),
+            ),
+        )
+
+    def _send_large(self, condition: str) -> str:
+        """Put Block for what is not staged, then Put Block List; the cloud's ETag of it."""
+        self.want = None
+        request = self._request("Put Block List", self._permissions())
+        ids, md5 = self._stage()
+        self.source.check_md5(md5, request)
+        want = self._wanted(md5)
+        parts = [BlobBlock(each) for each in ids]
+        return self._commit(
+            request, lambda: self.blob.commit_block_list(parts, **_described(want), **_condition(condition))
+        )
+
+    def _stage(self) -> tuple[list[str], bytes]:
+        """Have all blocks in the cloud; their ids in order, and the MD5 of all bytes. Reads in order, sends several."""
+        staged = self._staged()
+        step = blocks.block_bytes(self.source.size)
+        request = self._request("Put Block", "w")
+        whole = hashlib.md5(usedforsecurity=False)
+        ids: list[str] = []
+        flying: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(self.blocks_in_flight, "block") as pool:
+            try:
+                for piece in blocks.cut(self.source.size):
+                    self.errand.check()
+                    md5 = self.source.hash(piece.offset, piece.size, request, whole)
+                    ids.append(blocks.block_id(self.source.properties.etag, step, piece.number, md5))
+                    if (ids[-1], piece.size) in staged:
+                        continue
+                    if len(flying) == self.blocks_in_flight:
+                        flying.popleft().result()
+                    flying.append(pool.submit(self._put_block, ids[-1], piece, md5, request))
+                while flying:
+                    flying.popleft().result()
+            finally:
+                for future in flying:  # after a failure: what has not begun does not begin
+                    future.cancel()
+        return ids, whole.digest()
+
+    def _staged(self) -> set[tuple[str, int]]:
+        """(id, size) of the blocks that are staged. Ids that are not text are another program's."""
+        request = self._request("Get Block List", "r")
+        try:
+            uncommitted = self.cloud.call(request, self.errand, lambda: self.blob.get_block_list("uncommitted")[1])
+        except CloudFailed as failed:
+            if failed.fault.code in ("BlobNotFound", "UnicodeDecodeError"):
+                return set()
+            raise
+        return {(block.id, block.size) for block in uncommitted}
+
+    def _put_block(self, block_id: str, piece: blocks.Piece, md5: bytes, request: Request) -> None:
+        body = FileBody(self.source.fd, piece.offset, piece.size, request)
+        self.cloud.call(
+            request,
+            self.errand,
+            lambda: self.blob.stage_block(
+                block_id,
+                body,
+                length=piece.size,
+                transactional_content_md5=bytearray(md5),
+            ),
+        )
+
+    def _commit(self, request: Request, function: Callable[[], dict[str, Any]]) -> str:
+        answer = self.cloud.call(request, self.errand, function)
+        return str(answer.get("etag") or "").strip('"')
+
+    def _verified(self, etag: str) -> Outcome:
+        """Ask for what was committed. Raises CloudFailed NotVerified when it is not there as it was sent."""
+        seen = self._look()
+        assert self.want is not None
+        if seen is None or seen.etag != etag or difference(self.want, seen):
+            raise found("NotVerified", self._request("Get Blob Properties", "r"))
+        return self._outcome(etag)
+
+    def _is_done(self, seen: Seen) -> bool:
+        """Whether the cloud has all of what we want, whoever's answer was lost. Reads the source when it may be."""
+        if self.want is None:
+            if seen.ours(ETAG) != self.source.properties.etag or seen.facts.size != self.source.size:
+                return False
+            request = self._request("Get Blob Properties", "r")
+            md5 = self.source.hash(0, self.source.size, request)
+            self.source.check_md5(md5, request)
+            self._wanted(md5)
+        assert self.want is not None
+        return not difference(self.want, seen)
+
+    def _wanted(self, md5: bytes) -> Wanted:
+        want = wanted(self.source.size, md5, self.source.properties, self.target.tier, self.node)
+        self.want = want
+        return want
+
+    def _outcome(self, etag: str) -> Outcome:
+        assert self.want is not None
+        assert self.want.facts.md5 is not None
+        return Outcome(etag, self.want.facts.md5, self.errand.bytes_sent, self.kept_as)
+
+    def _look(self) -> Seen | None:
+        return self.cloud.look(self.blob, self._request("Get Blob Properties", "r"), self.errand)
+
+    def _permissions(self) -> str:
+        return "wt" if self.source.properties.tags else "w"
+
+    def _request(self, action: str, permission: str) -> Request:
+        return self.cloud.request(action, permission, self.target.container, self.target.name)
+
+
+def delete(cloud: Cloud, target: Target, guard: Guard, errand: Errand, *, node: str) -> None:
+    """Delete the blob in the cloud if it still has our version there; done when there is none. Snapshots stay: a blob
+    that has some is not deleted. Raises CloudFailed; Conflict, under every policy, for somebody else's version.
+    """
+    blob = cloud.blob(target.container, target.name)
+    looking = cloud.request("Get Blob Properties", "r", target.container, target.name)
+    deleting = cloud.request("Delete Blob", "d", target.container, target.name)
+    for _ in range(ROUNDS_MAX):
+        seen = cloud.look(blob, looking, errand)
+        if seen is None:
+            return
+        if seen.etag != guard.cloud_etag and not seen.written_by(node):
+            raise Conflict(deleting, seen)
+        condition = _condition(seen.etag)
+        try:
+            cloud.call(deleting, errand, lambda: blob.delete_blob(**condition))  # noqa: B023  # called at once
+        except CloudFailed as failed:
+            if failed.fault.kind is not Kind.CONFLICT and failed.fault.code != "BlobNotFound":
+                raise
+    raise found("ChangesAllTheTime", deleting)
+
+
+def _described(want: Wanted) -> dict[str, Any]:
+    """Everything but the bytes, as the SDK takes it."""
+    facts: Facts = want.facts
+    settings = ContentSettings(
+        content_type=facts.content_type or DEFAULT_TYPE,
+        content_encoding=facts.content_encoding or None,
+        content_language=facts.content_language or None,
+        content_disposition=facts.content_disposition or None,
+        cache_control=facts.cache_control or None,
+        content_md5=bytearray(facts.md5 or b""),
+    )
+    described: dict[str, Any] = {"content_settings": settings, "metadata": dict(want.metadata)}
+    if want.tags:
+        described["tags"] = dict(want.tags)
+    if want.tier:
+        described["standard_blob_tier"] = StandardBlobTier(want.tier)
+    return described
+
+
+def _condition(etag: str) -> dict[str, Any]:
+    """If-Match, or If-None-Match: * for ABSENT."""
+    if etag == ABSENT:
+        return {"match_condition": MatchConditions.IfMissing}
+    return {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
