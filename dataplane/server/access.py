@@ -9,13 +9,17 @@ characters, so no name can forge a second line.
 
 Requests only append a tuple here. A thread formats and writes them every FLUSH_SECONDS, so a reader of the log that
 stalls (a full pipe) stops the thread and not the event loop; what does not fit the backlog meanwhile is dropped and
-counted, and the count is the next line. Rejected: logging.Logger (a record object, a lock and a write per request).
+counted, and the count is the next line. All processes of the service write to one pipe or socket: whole lines go out in
+writes of WRITE_BYTES_MAX, which the kernel keeps together, so no line is torn by another process's.
+
+Rejected: logging.Logger (a record object, a lock and a write per request).
 """
 
 import json
+import select
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from typing import Final, NamedTuple
@@ -24,7 +28,8 @@ from dataplane.blobapi.dates import iso_ticks
 
 FLUSH_SECONDS: Final = 0.25
 BACKLOG_LINES_MAX: Final = 20_000
-LINES_PER_WRITE_MAX: Final = 512
+LINES_PER_TURN_MAX: Final = 512
+WRITE_BYTES_MAX: Final = select.PIPE_BUF  # pipe(7); a single line that is longer goes out alone
 TEXT_CHARS_MAX: Final = 1024  # of a user agent
 
 
@@ -89,7 +94,8 @@ def _category(method: str) -> str:
 
 
 class AccessLog:
-    """Collects the entries of one event loop; a thread of its own hands them to `write`, whole lines as bytes."""
+    """Collects the entries of one event loop; a thread of its own hands them to `write`, whole lines as bytes, so many
+    that the kernel keeps them together."""
 
     def __init__(self, write: Callable[[bytes], object], flush_seconds: float = FLUSH_SECONDS) -> None:
         self._write = write
@@ -124,13 +130,24 @@ class AccessLog:
         self.flush()
 
     def _flush(self) -> None:
-        while self._entries:
-            count = min(len(self._entries), LINES_PER_WRITE_MAX)
-            lines = [line(self._entries.popleft()) for _ in range(count)]
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                lines.append(json.dumps({"category": "Dropped", "count": dropped}))
-            try:
-                self._write("\n".join([*lines, ""]).encode())
-            except OSError:  # nobody reads the log any more; requests go on
-                return
+        try:
+            while self._entries:
+                for data in self._writes(min(len(self._entries), LINES_PER_TURN_MAX)):
+                    self._write(data)
+        except OSError:  # nobody reads the log any more; requests go on
+            return
+
+    def _writes(self, count: int) -> Iterator[bytes]:
+        """So many lines, and the one that counts what was dropped, as what is to be written at once."""
+        lines = [line(self._entries.popleft()) for _ in range(count)]
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            lines.append(json.dumps({"category": "Dropped", "count": dropped}))
+        data = b""
+        for each in lines:
+            more = f"{each}\n".encode()
+            if data and len(data) + len(more) > WRITE_BYTES_MAX:
+                yield data
+                data = b""
+            data += more
+        yield data

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import select
 import threading
 from pathlib import Path
 
@@ -81,6 +82,21 @@ def test_a_stalled_reader_costs_lines_not_requests(monkeypatch: pytest.MonkeyPat
     lines = [json.loads(line) for line in b"".join(written).splitlines()]
     assert [line["category"] for line in lines] == ["StorageWrite"] * 4 + ["Dropped"]
     assert lines[-1]["count"] == 2
+
+
+def test_lines_of_several_processes_do_not_tear_each_other() -> None:
+    """They share one pipe, and the kernel keeps together what is no longer than PIPE_BUF."""
+    written: list[bytes] = []
+    log = AccessLog(written.append, flush_seconds=60)
+    long = ENTRY._replace(path="/acct/c/" + "b" * select.PIPE_BUF)
+    entries = [*[ENTRY] * 50, long, *[ENTRY] * 700]
+    for entry in entries:
+        log.add(entry)
+    log.close(10)
+    assert b"".join(written).splitlines() == [access.line(entry).encode() for entry in entries]
+    assert all(data.endswith(b"\n") for data in written)
+    assert [data.count(b"\n") for data in written if len(data) > select.PIPE_BUF] == [1]
+    assert len(written) < len(entries) / 3
 
 
 def test_a_log_that_nobody_reads_any_more() -> None:
