@@ -31,11 +31,12 @@ make_config() {
         return
     fi
     if [ ! -e "$etc/secrets/plant7.key1" ]; then
-        (umask 077 && head -c 64 /dev/urandom | base64 -w 0 >"$etc/secrets/plant7.key1")
+        (umask 077 && head -c 64 /dev/urandom | base64 -w 0 >"$etc/secrets/.plant7.key1") || die "cannot write a key"
+        mv "$etc/secrets/.plant7.key1" "$etc/secrets/plant7.key1"
     fi
-    "$opt/versions/$release/bin/blobedge" config example \
-        | sed 's#^key1_file = .*#key1_file = "/run/credentials/blobedge.service/secrets_plant7.key1"#' \
-            >"$etc/blobedge.toml.new" || die "cannot write $etc/blobedge.toml"
+    "$opt/versions/$release/bin/blobedge" config example >"$work/example" || die "blobedge $release does not run"
+    sed 's#^key1_file = .*#key1_file = "/run/credentials/blobedge.service/secrets_plant7.key1"#' "$work/example" \
+        >"$etc/blobedge.toml.new" || die "cannot write $etc/blobedge.toml"
     chmod 644 "$etc/blobedge.toml.new"
     mv "$etc/blobedge.toml.new" "$etc/blobedge.toml"
     data=$root/srv/blobedge/plant7
