@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import struct
+from functools import cache
 from typing import Any, Final
 
 from dataplane.store import walk
@@ -22,6 +23,7 @@ _faccessat = _libc.faccessat
 _faccessat_at_once = ctypes.PyDLL(None, use_errno=True).faccessat
 
 _SYS_OPENAT2: Final = 437
+_AT_FDCWD: Final = -100
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
@@ -52,7 +54,7 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, quick: bool 
     Returns the descriptor or minus the errno: misses are frequent on the read path, and an exception costs more than
     the call. EAGAIN (a rename raced with `..` resolution) is retried. `quick` keeps the interpreter lock: on a local
     file system the call is shorter than getting the lock back from a busy thread. Where openat2 itself is missing
-    (ENOSYS) the same is done name by name (walk.py).
+    (ENOSYS, or EPERM for any path) the same is done name by name (walk.py).
     """
     if _ABSENT:
         return walk.open_beneath(dir_fd, path, flags, mode, quick=quick)
@@ -65,11 +67,21 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, quick: bool 
         if fd >= 0:
             return fd
         code = ctypes.get_errno()
-        if code == errno.ENOSYS:
+        if code == errno.ENOSYS or (code == errno.EPERM and _is_forbidden()):
             _ABSENT.append(True)
             return walk.open_beneath(dir_fd, path, flags, mode, quick=quick)
         if code not in (errno.EAGAIN, errno.EINTR):
             return -code
+
+
+@cache
+def _is_forbidden() -> bool:
+    """Whether openat2 itself is what is not permitted, as it would be permitted here."""
+    fd: int = _syscall(_SYS_OPENAT2, _AT_FDCWD, b"/", ctypes.byref(_OpenHow(os.O_PATH | os.O_CLOEXEC, 0, 0)), 24)
+    if fd >= 0:
+        os.close(fd)
+        return False
+    return ctypes.get_errno() == errno.EPERM
 
 
 def certainly_absent(dir_fd: int, path: str, *, quick: bool = False) -> bool:

@@ -73,25 +73,26 @@ def test_a_file_is_made_with_its_mode(root_fd: int) -> None:
 SECCOMP_MODE_FILTER = 2
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
 RET_ALLOW, RET_ERRNO = 0x7FFF0000, 0x00050000
-# A program of classic BPF, (code, jump if true, jump if false, operand): load the call's number; openat2 is ENOSYS.
-FILTER = [(0x20, 0, 0, 0), (0x15, 0, 1, 437), (0x06, 0, 0, RET_ERRNO | errno.ENOSYS), (0x06, 0, 0, RET_ALLOW)]
 
 
-def forbid_openat2() -> None:
-    """As systemd's RestrictSUIDSGID= does, for this process and for good."""
+def forbid_openat2(code: int) -> None:
+    """As systemd's RestrictSUIDSGID= (ENOSYS) or an old container runtime does, for this process and for good."""
+    # Classic BPF, (code, jump if true, jump if false, operand): load the call's number; openat2 fails.
+    steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 437), (0x06, 0, 0, RET_ERRNO | code), (0x06, 0, 0, RET_ALLOW)]
     libc = ctypes.CDLL(None, use_errno=True)
-    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in FILTER))
-    what = ctypes.create_string_buffer(struct.pack("@HP", len(FILTER), ctypes.addressof(program)))
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in steps))
+    what = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(program)))
     assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     assert libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, what) == 0
 
 
-def test_a_process_without_openat2_opens_all_the_same(root_fd: int) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+def test_a_process_without_openat2_opens_all_the_same(root_fd: int, code: int) -> None:
     expected = [found(syscalls.openat2(root_fd, path.encode(), READ)) for path in PATHS]
     child = os.fork()
     if child == 0:
         try:
-            forbid_openat2()
+            forbid_openat2(code)
             same = [found(syscalls.openat2(root_fd, path.encode(), READ)) for path in PATHS] == expected
             os._exit(0 if same and syscalls._ABSENT else 1)
         finally:
