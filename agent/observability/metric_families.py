@@ -64,6 +64,12 @@ _TABLE: Final = (
     Family("blobedge_requests_shed_total", "counter", (), "Requests answered 503 because a pool of threads was full."),
     Family("blobedge_commits_total", "counter", (), "Groups of writes that were synced together."),
     Family("blobedge_committed_writes_total", "counter", (), "Writes in those groups."),
+    Family(
+        "blobedge_journal_lost_total",
+        "counter",
+        (),
+        "Entries that the journal of changes could not take; the whole mount is then looked at.",
+    ),
     Family("blobedge_commit_group_writes", "histogram", (), "Writes that a group had."),
     Family("blobedge_commits_in_flight", "gauge", _DEVICE, "Writes that wait to be prepared, synced or published."),
     Family("blobedge_disk_pool_threads", "gauge", _POOL, "Threads for a file system that were made so far."),

@@ -47,6 +47,7 @@ _COUNTERS: Final = {
     "blobedge_requests_shed_total": Counter.REQUESTS_SHED,
     "blobedge_commits_total": Counter.COMMITS,
     "blobedge_committed_writes_total": Counter.COMMITTED_WRITES,
+    "blobedge_journal_lost_total": Counter.JOURNAL_LOST,
 }
 
 

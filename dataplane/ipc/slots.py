@@ -47,6 +47,7 @@ class Counter(IntEnum):
     REQUESTS_SHED = auto()  # answered 503 because a pool was full
     COMMITS = auto()  # groups synced together
     COMMITTED_WRITES = auto()  # writes in them
+    JOURNAL_LOST = auto()  # entries that the journal could not be given
 
 
 assert _COUNTERS + len(Counter) <= GROUPS_WORD

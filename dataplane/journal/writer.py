@@ -84,7 +84,7 @@ class Journal:
         """Note (kind, account, container, name), all in one write. Never raises."""
         if not entries:
             return
-        if not self._lock.acquire(timeout=0 if self._silent else LOCK_SECONDS_MAX):
+        if not self._lock.acquire(False) and (self._silent or not self._lock.acquire(timeout=LOCK_SECONDS_MAX)):
             self._silent = True
             self._lose(len(entries), "the disk does not answer")
             return

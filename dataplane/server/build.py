@@ -38,11 +38,12 @@ def build_node(
     """Open everything and join it. Raises BootError."""
     pools_of_mounts: dict[object, DiskPools] = {}
     accounts_of_mounts: dict[object, str] = {}
+    journal = Journal(Path(settings.journal_directory), settings.worker) if settings.journal_directory else None
     committer = LoopCommitter(
         loop,
         pools_of_mounts.__getitem__,
         GroupSizes(slot).observe if slot else None,
-        _commit_journal(settings, accounts_of_mounts),
+        CommitJournal(journal, accounts_of_mounts) if journal is not None else None,
     )
     opening = Opening(settings.accounts, loop)
     accounts = {
@@ -50,7 +51,7 @@ def build_node(
         for each in settings.accounts
     }
     observe = RequestSeries(slot).observe if slot is not None else None
-    node = Node(settings, accounts, pools, committer, observe=observe, access_log=access_log)
+    node = Node(settings, accounts, pools, committer, observe=observe, access_log=access_log, journal=journal)
     Application(node, HANDLERS, SYNC_HANDLERS)
     return node
 
@@ -81,13 +82,6 @@ def pool_limits(settings: LimitSettings) -> PoolLimits:
         settings.pool_queue_count_max,
         settings.storage_seconds_max,
     )
-
-
-def _commit_journal(settings: Settings, accounts_of_mounts: dict[object, str]) -> CommitJournal | None:
-    """None where nobody reads it."""
-    if not settings.journal_directory:
-        return None
-    return CommitJournal(Journal(Path(settings.journal_directory), settings.worker), accounts_of_mounts)
 
 
 def _account(

@@ -20,7 +20,7 @@ class WorkerGauges:
         self._server = server
         self._node = node
         self._slot = slot
-        self._accepted = self._open = self._shed = 0
+        self._accepted = self._open = self._shed = self._lost = 0
 
     def update(self) -> None:
         """Bring the slot up to date."""
@@ -30,6 +30,10 @@ class WorkerGauges:
         self._slot.add(Counter.CONNECTIONS_OPEN, counters.open - self._open)
         self._slot.add(Counter.REQUESTS_SHED, shed - self._shed)
         self._accepted, self._open, self._shed = counters.accepted, counters.open, shed
+        if self._node.journal is not None:
+            lost = self._node.journal.lost
+            self._slot.add(Counter.JOURNAL_LOST, lost - self._lost)
+            self._lost = lost
         show(self._slot, [self._file_system(each) for each in pools])
 
     def _file_system(self, pools: DiskPools) -> FileSystemGauges:

@@ -18,6 +18,7 @@ from dataplane.server.backgroundcopies import BackgroundCopies
 if TYPE_CHECKING:
     from dataplane.ipc.series import Observe
     from dataplane.ipc.settings import AccountSettings, Settings
+    from dataplane.journal.writer import Journal
     from dataplane.server.access import AccessLog
     from dataplane.server.application import Application
     from dataplane.server.diskpool import DiskPools
@@ -78,6 +79,7 @@ class Node:
     copies: BackgroundCopies = field(default_factory=BackgroundCopies)
     observe: "Observe | None" = None  # counts a request in the slot
     access_log: "AccessLog | None" = None
+    journal: "Journal | None" = None  # where changes are noted, when somebody reads that
     app: "Application" = field(init=False, repr=False)
     keys: Mapping[str, AccountKeys] = field(init=False)
     _last_tick: int = 0

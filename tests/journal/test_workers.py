@@ -10,6 +10,7 @@ import http.client
 import os
 import random
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -102,3 +103,17 @@ def test_nothing_is_published_without_a_record(tmp_path: Path) -> None:
     assert follower.removed > 2 * KILLS  # they rotated, and those of the dead went too
     assert (segments(journal), os.listdir(journal)) == ([], [])
     assert not unclean.is_due(journal)
+
+
+def test_what_the_journal_cannot_take_costs_no_request_and_is_counted(tmp_path: Path) -> None:
+    in_the_way, root = tmp_path / "file", tmp_path / "root"
+    in_the_way.touch()
+    with two_workers(root, in_the_way / "journal") as workers:
+        client = WireClient(workers[0].port)
+        assert client.request("PUT", f"/{CONTAINER}", {"restype": "container"}).status == 201
+        client.close()
+        deadline = time.monotonic() + ANSWER_SECONDS_MAX
+        while workers[0].lost() != 2:  # before and after; the slot is brought up to date with each heartbeat
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert [worker.stop() for worker in workers] == [0, 0]

@@ -63,6 +63,14 @@ class WorkerProcess:
         self._channel.send(control.Stop(10.0))
         return self._process.wait(ANSWER_SECONDS_MAX)
 
+    def lost(self) -> int:
+        """What it counted in its slot."""
+        slot = slots.Slot(self._slot_fd)
+        try:
+            return slot.get(slots.Counter.JOURNAL_LOST)
+        finally:
+            slot.close()
+
     def close(self) -> None:
         self.kill()
         self._listening.close()
