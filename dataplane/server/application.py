@@ -31,6 +31,7 @@ from dataplane.server.head import RawRequest
 from dataplane.server.node import Account, Node
 from dataplane.server.plans import Plans
 from dataplane.server.record import Recorder, Trace
+from dataplane.server.sender import discard
 from dataplane.server.serviceprops import local_service_properties, service_properties
 
 SERVER: Final = "Windows-Azure-Blob/1.0 blobedge"  # the first product is what SDKs and tools look for
@@ -76,11 +77,14 @@ class Application:
     async def __call__(self, raw: RawRequest, body: Body) -> Response:
         """The answer to one request. Raises nothing but CancelledError, and ClientDisconnected when nobody is left."""
         trace = Trace(raw, self._node.new_request_id(), time.perf_counter_ns())
+        response: Response | None = None
         try:
             response = await self._answered(trace, body)
             if "origin" in raw.headers:
                 await self._add_cors(trace, response)
         except (asyncio.CancelledError, ClientDisconnected):
+            if response is not None:
+                discard(response)
             trace.code = "ClientOtherError"
             self._record(trace, None, body)
             raise

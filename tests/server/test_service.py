@@ -1,11 +1,21 @@
 """Operations on the service, on the wire. The properties' document itself is tested with its codec."""
 
+import asyncio
+import os
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 from xml.etree.ElementTree import Element
 
 import pytest
 
-from tests.support import InProcessServer, WireClient
+from dataplane.server import application
+from dataplane.server.node import Account
+from tests.support import ANSWER_SECONDS_MAX, InProcessServer, WireClient
 
 PROPERTIES = {"restype": "service", "comp": "properties"}
 
@@ -108,6 +118,45 @@ def test_answers_to_other_origins_say_what_they_may(client: WireClient, containe
     missing = client.request("GET", "/absent", query, {"Origin": "https://a.example"})
     assert (missing.status, missing.headers["access-control-allow-origin"]) == (404, "https://a.example")
     set_cors(client)
+
+
+def test_a_client_that_leaves_while_the_rules_are_read_leaves_no_file_open(
+    client: WireClient, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    async def hanging(_: Account) -> NoReturn:
+        asked.set()
+        try:
+            await asyncio.sleep(ANSWER_SECONDS_MAX)
+        finally:
+            gone.set()
+        raise AssertionError
+
+    assert client.request("PUT", f"{container}/left", None, {"x-ms-blob-type": "BlockBlob"}, b"left").status == 201
+    monkeypatch.setattr(application, "service_properties", hanging)
+    link = client._connection
+    assert link.sock is not None
+    link.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.request("GET", f"{container}/left", None, {"Origin": "https://a.example"})
+    assert asked.is_set()
+    link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.sock.close()  # with a reset
+    assert gone.wait(ANSWER_SECONDS_MAX)
+    deadline = time.monotonic() + 1.0
+    while _open_files("left") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _open_files("left")
+
+
+def _open_files(name: str) -> list[str]:
+    """Descriptors of this process, which the server is in."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [path for path in found if path.endswith(f"/{name}")]
 
 
 def test_a_change_counts_for_another_worker_at_once(server: InProcessServer, client: WireClient) -> None:
