@@ -18,6 +18,7 @@ from agent import config_reference, config_show, quickstart
 from agent.commands import doctor as doctor_command
 from agent.commands import health as health_command
 from agent.commands import policy as policy_command
+from agent.commands import queue as queue_command
 from agent.commands import status as status_command
 from agent.commands import tune as tune_command
 from agent.config import Config
@@ -42,6 +43,7 @@ app.add_typer(config_app, name="config")
 doctor_command.register(app)
 health_command.register(app)
 policy_command.register(app)
+queue_command.register(app)
 status_command.register(app)
 tune_command.register(app)
 

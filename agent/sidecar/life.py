@@ -19,6 +19,7 @@ import trio
 
 from agent.config import Config
 from agent.sidecar.reporters import REPORTERS, Reporter
+from agent.supervision.plan import journal_directory
 from dataplane.ipc import control, logs
 from dataplane.ipc.slots import Slot
 
@@ -58,6 +59,7 @@ async def _live(channel: control.Channel, slot: Slot, config: Config) -> None:
         channel.send(control.Ready(os.getpid()))
         for reporter in REPORTERS:
             nursery.start_soon(_Topic(reporter, config, channel).report_for_ever)
+        nursery.start_soon(_offload, config, channel)
         await _obey(channel)
         nursery.cancel_scope.cancel()
 
@@ -66,6 +68,32 @@ async def _beat(slot: Slot) -> None:
     while True:
         slot.beat(time.monotonic_ns())
         await trio.sleep(BEAT_SECONDS)
+
+
+async def _offload(config: Config, channel: control.Channel) -> None:
+    """Run the offload, if there is one. A library that is broken ends it alone; it is imported only when needed, as
+    the cloud's costs 40 MB."""
+
+    def say(document: dict[str, Any]) -> None:
+        _report(channel, "offload", document)
+
+    if not journal_directory(config):
+        say({"configured": False})
+        return
+    try:
+        from agent.offload import service
+    except ImportError as error:
+        log.exception("offload cannot run")
+        say({"configured": True, "state": f"does not run: {error}", "socket": ""})
+        return
+    await service.run(config, say)
+
+
+def _report(channel: control.Channel, topic: str, document: Mapping[str, Any]) -> None:
+    try:
+        channel.send(control.Report(topic, dict(document)))
+    except (OSError, control.ControlError) as error:
+        log.warning("report %s is lost: %s", topic, error)
 
 
 class _Topic:
@@ -99,10 +127,7 @@ class _Topic:
 
     def _say(self, document: Mapping[str, Any]) -> None:
         self._last = document
-        try:
-            self._channel.send(control.Report(self._reporter.topic, dict(document)))
-        except (OSError, control.ControlError) as error:
-            log.warning("report %s is lost: %s", self._reporter.topic, error)
+        _report(self._channel, self._reporter.topic, document)
 
 
 async def report_once(reporter: Reporter, config: Config, seconds: float) -> dict[str, Any]:

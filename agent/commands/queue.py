@@ -1,0 +1,366 @@
+"""`blobedge queue`: what is on its way to the cloud, what keeps it, and what to do about it.
+
+It asks the running service and opens no file of it. Exit codes: 0 done; 1 `drain` ended with blobs that are held; 2
+nobody answers, or offload is off; 78 a mistake in the call.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from agent.commands.terminal import shown
+from agent.problems import OperatorError
+
+if TYPE_CHECKING:
+    from agent.offload.client import QueueClient
+
+EXIT_HELD: Final = 1
+EXIT_NOT_THERE: Final = 2
+DRAIN_POLL_SECONDS: Final = 0.5
+LIST_ROWS: Final = 50
+_NS: Final = 1_000_000_000
+_HELD: Final = ("operator", "poison")
+_TRIED_AGAIN: Final = ("now", "later", "mount", "bug")  # classes of failures that wait for their next try
+
+Account = Annotated[str | None, typer.Option(metavar="NAME", help="Only this account.")]
+Container = Annotated[str | None, typer.Option(metavar="NAME", help="Only this container.")]
+Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="Only names that begin so.")]
+Residencies = Annotated[
+    str | None,
+    typer.Option("--residency", metavar="A,B", help="local, queued, copied, remote, recalling, going."),
+]
+Holds = Annotated[str | None, typer.Option("--hold", metavar="A,B", help="waiting, operator, poison; or any.")]
+FailureClass = Annotated[
+    str | None,
+    typer.Option("--failure", metavar="CLASS", help="now, later, operator, poison, conflict, mount, fuse, held, bug."),
+]
+All = Annotated[bool, typer.Option("--all", help="Without a filter: all of them.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+Admin = Annotated[str | None, typer.Option(metavar="ADDR", help="unix:/PATH or http://HOST:PORT of the service.")]
+TokenFile = Annotated[str | None, typer.Option(metavar="FILE", help="The token of an http address.")]
+
+queue = typer.Typer(
+    help="See and steer what is on its way to the cloud.\n\nA blob is LOCAL (no rule sends it), QUEUED (this version "
+    "is not in the cloud yet), COPIED (it is, verified), or GOING (deleted here, to be deleted there). What is queued "
+    "may be held: WAITING for its time or its next try, OPERATOR until you mend what the text says and `retry`, POISON "
+    "when it will not go as it is. `blobedge queue show` is where to begin; docs/offload/queue.md tells the rest.",
+    no_args_is_help=True,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.add_typer(queue, name="queue")
+
+
+@queue.command("ls")
+def list_rows(
+    account: Account = None,
+    container: Container = None,
+    prefix: Prefix = None,
+    residency: Residencies = None,
+    hold: Holds = None,
+    failure: FailureClass = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0: all.")] = LIST_ROWS,
+    as_json: Json = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """List blobs; with --residency or --hold the longest unprotected first, else by name. --json: one object a line."""
+    wanted = _filter(account, container, prefix, residency, hold, failure)
+    with _queue(admin, token_file) as found:
+        rows = found.rows(wanted, limit)
+        if as_json:
+            for row in rows:
+                print(json.dumps(row))
+            return
+        listed = list(rows)
+    _print_rows(listed)
+    if limit and len(listed) == limit:
+        typer.echo(f"the first {limit}; --limit 0 lists all", err=True)
+
+
+@queue.command()
+def show(
+    blob: Annotated[
+        str | None, typer.Argument(metavar="[ACCOUNT/CONTAINER/NAME]", help="Without it: all in sum.")
+    ] = None,
+    as_json: Json = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show how the whole queue is, or everything about one blob."""
+    with _queue(admin, token_file) as found:
+        if blob is None:
+            document = found.get("/queue/status")
+        else:
+            account, container, name = _blob(blob)
+            document = found.get("/queue/blob", {"account": account, "container": container, "name": name})["row"]
+    if document is None:
+        raise OperatorError(f"{shown(blob or '')} is not in the queue: no rule sends it, or it was not found yet")
+    if as_json:
+        print(json.dumps(document, indent=1))
+    elif blob is None:
+        _print_summary(document)
+    else:
+        _print_blob(document)
+
+
+@queue.command()
+def retry(
+    account: Account = None,
+    container: Container = None,
+    prefix: Prefix = None,
+    hold: Holds = None,
+    failure: FailureClass = None,
+    everything: All = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Try again now what is held, once the reason is mended."""
+    wanted = _filter(account, container, prefix, None, hold, failure)
+    _act("retry", wanted, everything, "are tried again", admin, token_file)
+
+
+@queue.command()
+def drop(
+    account: Account = None,
+    container: Container = None,
+    prefix: Prefix = None,
+    residency: Residencies = None,
+    hold: Holds = None,
+    failure: FailureClass = None,
+    everything: All = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Forget what is queued: it is not sent until it changes, or the next look at everything finds it. No blob and no
+    copy is deleted."""
+    wanted = _filter(account, container, prefix, residency, hold, failure)
+    _act("drop", wanted, everything, "are forgotten", admin, token_file)
+
+
+@queue.command()
+def pause(admin: Admin = None, token_file: TokenFile = None) -> None:
+    """Start no upload until `resume`, not even after a restart. Writes are taken as always."""
+    with _queue(admin, token_file) as found:
+        found.post("/queue/pause")
+    print("paused: `blobedge queue resume` goes on")
+
+
+@queue.command()
+def resume(
+    confirm_deletes: Annotated[
+        bool, typer.Option("--confirm-deletes", help="And delete in the cloud what the fuse has stopped.")
+    ] = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Go on after `pause`; with --confirm-deletes also after a mass delete that was meant."""
+    with _queue(admin, token_file) as found:
+        found.post("/queue/resume", {"confirm_deletes": "1"} if confirm_deletes else {})
+    print("resumed")
+
+
+@queue.command()
+def drain(
+    seconds: Annotated[float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="Give up then.")] = None,
+    as_json: Json = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Wait until all that is due is in the cloud, with a progress bar; exit 1 when something is held or time is over.
+
+    What waits for its rule's time (idle, age) is told and not hurried.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    with _queue(admin, token_file) as found, _bar(as_json) as progress:
+        while True:
+            status = found.get("/queue/status")
+            left = _left(status)
+            progress(status, left)
+            if status["state"] == "paused":
+                raise OperatorError("the queue is paused: `blobedge queue resume` goes on")
+            if not left or (end is not None and time.monotonic() >= end):
+                break
+            time.sleep(DRAIN_POLL_SECONDS)
+    held, later = _sum(status, *_HELD), _later(status)
+    if as_json:
+        print(json.dumps({"left": left, "held": held, "later": later, **status}, indent=1))
+    else:
+        said = ["drained" if not left else f"{left:,} blobs are not sent yet"]
+        said += [f"{held:,} are held: blobedge queue ls --hold operator,poison"] if held else []
+        said += [f"{later:,} wait for their rule's time"] if later else []
+        print("; ".join(said))
+    raise typer.Exit(EXIT_HELD if left or held else 0)
+
+
+def _left(status: dict[str, Any]) -> int:
+    """Blobs that are due, under way, or wait for their next try."""
+    going = sum(
+        int(each["blobs"]) for each in status["totals"] if (each["residency"], each["hold"]) == ("going", "waiting")
+    )
+    return _sum(status, "") + max(going, min(_failing(status), _sum(status, "waiting")))
+
+
+def _later(status: dict[str, Any]) -> int:
+    """Blobs that wait for their rule's time."""
+    return max(0, _sum(status, "waiting") - _failing(status))
+
+
+def _failing(status: dict[str, Any]) -> int:
+    """Blobs that wait for their next try."""
+    return sum(int(status["failed_rows"].get(each, 0)) for each in _TRIED_AGAIN)
+
+
+def _sum(status: dict[str, Any], *holds: str) -> int:
+    """Blobs that are to be worked on, with these holds."""
+    active = (each for each in status["totals"] if each["residency"] in ("queued", "going"))
+    return sum(int(each["blobs"]) for each in active if each["hold"] in holds)
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[dict[str, Any], int], None]]:
+    """A progress bar of bytes, with the blobs that are left and the forecast; nothing where nobody looks."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        first: int | None = None
+
+        def told(status: dict[str, Any], left: int) -> None:
+            nonlocal first
+            first = status["sent_bytes"] if first is None else first
+            done = max(0, status["sent_bytes"] - first)  # a sidecar that was replaced counts from 0
+            forecast = status["drain_seconds"]
+            words = f"{left:,} blobs, {status['link']['state']}" + (f", about {_span(forecast)}" if forecast else "")
+            bar.update(task, completed=done, total=done + status["unprotected_bytes"], description=words)
+
+        yield told
+
+
+def _filter(
+    account: str | None,
+    container: str | None,
+    prefix: str | None,
+    residency: str | None,
+    hold: str | None,
+    failure: str | None,
+) -> dict[str, str]:
+    said = {
+        "account": account, "container": container, "prefix": prefix, "residency": residency, "hold": hold,
+        "failure": failure,
+    }  # fmt: skip
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _act(
+    act: str, wanted: dict[str, str], everything: bool, done: str, admin: str | None, token_file: str | None
+) -> None:
+    if not wanted and not everything:
+        raise OperatorError(f"say which blobs to {act} (--container, --prefix, --hold, ...), or --all")
+    with _queue(admin, token_file) as found:
+        count = found.act(act, wanted, lambda _: None)
+    print(f"{count:,} blobs {done}")
+
+
+def _blob(text: str) -> tuple[str, str, str]:
+    account, _, rest = text.partition("/")
+    container, _, name = rest.partition("/")
+    if not account or not container or not name:
+        raise OperatorError(f"{shown(text)!r}: write ACCOUNT/CONTAINER/NAME")
+    return account, container, name
+
+
+@contextmanager
+def _queue(admin: str | None, token_file: str | None) -> "Iterator[QueueClient]":
+    """The queue of the running service; exits with EXIT_NOT_THERE when there is none."""
+    from agent.offload.client import NotThere, QueueClient
+
+    try:
+        yield QueueClient.find(admin, token_file)
+    except NotThere as error:
+        typer.echo(f"blobedge: {error}", err=True)
+        raise typer.Exit(EXIT_NOT_THERE) from None
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("blob", "residency", "hold", "size", "changed", "tries", "why"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("size", "tries") else "left")
+    for row in rows:
+        name = f"{row['account']}/{row['container']}/{row['name']}"
+        why = f"{row['failure']}: {row['error']}" if row["failure"] else ""
+        if not why and row["hold"] == "waiting":
+            why = f"due {_when(row['due_at'])}"
+        cells = (
+            name,
+            row["residency"],
+            row["hold"],
+            _size(row["size"]),
+            _when(row["changed_at"]),
+            row["attempts"],
+            why,
+        )
+        table.add_row(*(Text(shown(str(cell))) for cell in cells))
+    if rows:
+        Console().print(table)
+    else:
+        print("no such blobs")
+
+
+def _print_blob(row: dict[str, Any]) -> None:
+    times = ("changed_at", "due_at", "copied_at", "read_at", "modified_ns")
+    for field, value in row.items():
+        text = _when(value) if field in times else _size(value) if field == "size" else value
+        print(f"{field.replace('_', ' ').removesuffix(' ns'):16} {shown(str(text))}")
+
+
+def _print_summary(status: dict[str, Any]) -> None:
+    link, uploads = status["link"], status["uploads"]
+    print(f"state        {status['state']}")
+    print(f"link         {link['state']} for {_span(link['seconds'])}")
+    print(f"uploads      {uploads['under_way']} under way, {uploads['width']} of {uploads['most']} allowed now")
+    print(f"unprotected  {status['unprotected_blobs']:,} blobs, {_size(status['unprotected_bytes'])} known")
+    if status["unprotected_blobs"]:
+        forecast = "not known yet" if status["drain_seconds"] is None else f"about {_span(status['drain_seconds'])}"
+        print(f"oldest       {_span(status['oldest_unprotected_seconds'])}; drained in {forecast}")
+    print(
+        f"sent         {_size(status['sent_bytes'])} since the sidecar's start, {_size(status['bytes_per_second'])}/s"
+    )
+    for each in status["totals"]:
+        print(f"{each['residency']:12} {each['hold'] or '-':10} {each['blobs']:>12,} blobs {_size(each['bytes']):>12}")
+    for name, text in status["blocked"].items():
+        print(f"blocked      {shown(name)}: {shown(text)}")
+    if status["last_failure"]:
+        print(f"last failure {shown(status['last_failure']['text'])}")
+    if status["scan"]["problem"]:
+        print(f"scan         {shown(status['scan']['problem'])}")
+
+
+def _size(count: float) -> str:
+    from agent.offload.amounts import size_text
+
+    return size_text(int(count))
+
+
+def _span(seconds: float) -> str:
+    from agent.offload.amounts import span_text
+
+    return span_text(seconds)
+
+
+def _when(at: int) -> str:
+    return datetime.fromtimestamp(at / _NS, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at else "-"

@@ -1,0 +1,182 @@
+"""One taken row, from the look at its blob to what became of it: reported by the table of states, for the revision that
+was taken, so that a change in between always wins.
+
+What is asked of the cloud runs on threads of its own; a blob's descriptor is open for as long. Nothing here decides
+when: the engine does.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import trio
+
+from agent.offload import fuse
+from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.cloud import Cloud
+from agent.offload.database import Queue
+from agent.offload.failures import CloudFailed
+from agent.offload.gate import Gate
+from agent.offload.look import Looked, Stores, look
+from agent.offload.pace import SharedPace
+from agent.offload.rows import Copy, Failure, Row, Turn
+from agent.offload.rules import Decision, Rules, Subject, decide
+from agent.offload.setbacks import SECOND_NS
+from agent.offload.source import source_of
+from agent.offload.states import Hold, Residency
+from agent.offload.templates import Target
+from agent.offload.transport import Errand
+from agent.offload.upload import Conflict, Guard, Policy, delete, upload
+from dataplane.blobapi.errors import BlobError
+from dataplane.store.errors import FormatTooNew, NameNotStorable, StoreError
+from dataplane.store.store import BlobRef, Store
+
+MOUNT_RETRY_SECONDS: Final = 15.0
+STOP_SECONDS_MAX: Final = 0.4  # of the second that the sidecar has to stop
+UPLOADS_COUNT_MAX: Final = 256  # as the configuration allows at most; the engine has fewer under way
+MOUNT: Final = "mount"  # the failure of a row whose mount does not give its blob
+#: What a mount, or a configuration that has changed, may answer instead of a blob.
+MOUNT_ERRORS: Final = (StoreError, BlobError, OSError, KeyError, FormatTooNew, NameNotStorable)
+
+T = TypeVar("T")
+
+
+class Delivery:
+    """Carries out rows with what all of them share."""
+
+    def __init__(
+        self, queue: AsyncQueue, stores: Stores, rules: Rules, cloud: Cloud, gate: Gate, pace: SharedPace, node: str
+    ) -> None:
+        self._queue: Final = queue
+        self._stores: Final = stores
+        self._rules: Final = rules
+        self._cloud: Final = cloud
+        self._gate: Final = gate
+        self._pace: Final = pace
+        self._node: Final = node
+        self._threads: Final = trio.CapacityLimiter(UPLOADS_COUNT_MAX)
+
+    async def deliver(self, row: Row, errand: Errand) -> bool:
+        """Bring a row on. True when something was sent or deleted in the cloud.
+
+        Raises CloudFailed, FuseBlown, QueueError, and MOUNT_ERRORS.
+        """
+        now = time.time_ns()
+        store, looked = await self._stores.call(row.account, lambda store: (store, look(store, self._rules, row, now)))
+        if looked is None:
+            return await self._missing(row, errand, now)
+        with contextlib.closing(looked.blob):
+            if not await self._is_due(row, looked, now):
+                return False
+            return await self._send(store, row, looked, errand)
+
+    async def _is_due(self, row: Row, looked: Looked, now: int) -> bool:
+        """Report what the look found; whether this version is to be sent now."""
+        seen, decision = looked.seen, looked.decision
+        if not decision.upload:
+            await self._queue(lambda queue: queue.kept(row, seen))
+            return False
+        if seen.etag == row.copied_etag and row.copied_at:
+            copy = Copy(seen.etag, row.cloud_etag, row.cloud_container, row.cloud_name, row.copied_at)
+            await self._queue(lambda queue: queue.changed(row, seen, decision.turn, now) and queue.copied(row, copy))
+            return False
+        known = row.etag == seen.etag and row.residency is Residency.QUEUED
+        if known and decision.due_at <= now:
+            return True
+        current = await self._queue(lambda queue: queue.changed(row, seen, decision.turn, now))
+        in_order = decision.turn[1:] == (row.priority, row.order_key)
+        return current and decision.due_at <= now and in_order  # else it waits for its turn among the others
+
+    async def _send(self, store: Store, row: Row, looked: Looked, errand: Errand) -> bool:
+        target = looked.decision.target
+        assert target is not None
+        here = (row.cloud_container, row.cloud_name) == (target.container, target.name)
+        guard = Guard(row.cloud_etag if here and row.copied_at else "", Policy(looked.decision.conflict))
+        source = source_of(store, BlobRef(row.container, row.name), looked.blob)
+        work = functools.partial(
+            upload, self._cloud, source, target, guard, errand, node=self._node, again=row.attempts > 0
+        )
+        async with self._gate.upload(target, looked.seen.size):
+            try:
+                sent = await self._on_thread(work, errand)
+            except CloudFailed:
+                await self._queue(lambda queue: self._spend(queue, errand.bytes_sent))
+                raise
+        copy = Copy(looked.seen.etag, sent.cloud_etag, target.container, target.name, time.time_ns())
+
+        def report(queue: Queue) -> None:
+            self._spend(queue, sent.bytes_sent)
+            queue.copied(row, copy)
+
+        await self._queue(report)
+        return True
+
+    async def _missing(self, row: Row, errand: Errand, now: int) -> bool:
+        """There is no such blob here: the copy stays, or goes after the fuse had a look at it."""
+        decision = self._verdict(row, now)
+        if not row.copied_at or decision.delete != "propagate":
+            await self._queue(lambda queue: queue.gone(row))
+            return False
+        if row.residency is not Residency.GOING:
+            turn = Turn(now + int(fuse.SETTLE_SECONDS * SECOND_NS), decision.priority, decision.order_key)
+            await self._queue(lambda queue: queue.deleted(row, turn, now))
+            return False
+        target, guard = Target(row.cloud_container, row.cloud_name), Guard(row.cloud_etag)
+        work = functools.partial(delete, self._cloud, target, guard, errand, node=self._node)
+        with contextlib.suppress(Conflict):  # somebody else's version is there: theirs to delete
+            async with self._gate.delete(row, target, decision.delete_fuse_percent):
+                await self._on_thread(work, errand)
+        await self._queue(lambda queue: queue.gone(row))
+        return True
+
+    def _verdict(self, row: Row, now: int) -> Decision:
+        """What the rules say of a blob that is not here any more, as it was last seen."""
+        subject = Subject(row.account, row.container, row.name, row.size, row.modified_ns, row.modified_ns)
+        return decide(self._rules, subject, now)
+
+    async def _on_thread(self, work: Callable[[], T], errand: Errand) -> T:
+        """Run it. Cancelled, it is stopped, and waited for so long that the blob is closed after its last read; one
+        that hangs in a mount is left behind."""
+
+        def ended() -> T | Exception:
+            try:
+                return work()
+            except (CloudFailed, *MOUNT_ERRORS) as error:
+                return error
+
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope(shield=True)
+
+            async def stop_when_cancelled() -> None:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    errand.stop()
+                    scope.deadline = trio.current_time() + STOP_SECONDS_MAX
+
+            nursery.start_soon(stop_when_cancelled)
+            with scope:
+                result = await trio.to_thread.run_sync(ended, limiter=self._threads, abandon_on_cancel=True)
+            nursery.cancel_scope.cancel()
+        if isinstance(result, Exception):
+            raise result  # out here, so that it is in no group
+        return result
+
+    def _spend(self, queue: Queue, count: int) -> None:
+        if count:
+            queue.spend(self._pace.spent()[0], count)
+
+
+def mount_failure(error: Exception, now: int) -> Failure:
+    """The failure of a row whose mount, or whose account, did not give its blob. The mount may hang for hours, and is
+    asked again without haste; an account that is not configured is for the operator. Pure."""
+    if isinstance(error, KeyError):
+        return Failure(
+            MOUNT, f"account {error} is not in the configuration: bring it back, or drop the row", Hold.OPERATOR
+        )
+    if isinstance(error, NameNotStorable | BlobError):
+        return Failure(MOUNT, f"the mount does not take this name: {error}", Hold.POISON)
+    text = f"the mount does not give it: {error if isinstance(error, StoreError) else type(error).__name__}"
+    return Failure(MOUNT, text, Hold.WAITING, now + int(MOUNT_RETRY_SECONDS * SECOND_NS))

@@ -1,0 +1,111 @@
+"""When everything is looked at (scan.py), and what is said of it.
+
+    why                                               how
+    the database is new, or was set aside as damaged  fast; the rows are made again
+    the journals say that something is missing        paced
+    the rules are other ones than at the last scan    paced; what was kept or waits is asked about again
+    `scan_seconds` have passed                        paced
+    a scan was not finished                           goes on where it was
+    a container was itself changed                    that container
+
+A mount that fails ends the scan; it goes on from its place after RETRY_SECONDS. Uploads go on meanwhile.
+"""
+
+import hashlib
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from agent.config_offload import Offload
+from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.database import Queue
+from agent.offload.delivery import MOUNT_ERRORS
+from agent.offload.opening import QueueError
+from agent.offload.scan import Place, Scanner
+from dataplane.journal import unclean
+
+log = logging.getLogger("blobedge.offload")
+
+TURN_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 30.0
+RULES: Final = "rules"  # in the queue's settings: a digest of the rules of the last scan
+SCANNED: Final = "scanned-at"  # likewise: when the last one began, ns since 1970
+_SECOND_NS: Final = 1_000_000_000
+
+
+class Rounds:
+    """Scans when there is a reason. `journals` is their directory."""
+
+    def __init__(self, scanner: Scanner, queue: AsyncQueue, offload: Offload, journals: Path) -> None:
+        self.scanner: Final = scanner
+        self._queue: Final = queue
+        self._offload: Final = offload
+        self._journals: Final = journals
+        self._containers: set[tuple[str, str]] = set()
+        self.problem = ""  # why the scan that is due does not go on
+        self.scanned_at = 0  # ns since 1970
+
+    def want(self, containers: set[tuple[str, str]]) -> None:
+        """These were themselves made, changed or deleted."""
+        self._containers |= containers
+
+    async def run(self) -> None:
+        """Until cancelled. Raises QueueError."""
+        self.scanned_at = int(await self._queue(lambda queue: queue.recall(SCANNED)) or 0)
+        while True:
+            try:
+                place = await self._due()
+                if place is not None:
+                    await self._scan(place)
+                await self._some_containers()
+                self.problem = ""
+            except QueueError:
+                raise
+            except MOUNT_ERRORS as error:
+                self.problem = f"{type(error).__name__}: {error}"
+                log.warning("the look at everything stops for %g s: %s", RETRY_SECONDS, self.problem)
+                await trio.sleep(RETRY_SECONDS)
+            await trio.sleep(TURN_SECONDS)
+
+    async def _due(self) -> Place | None:
+        """Where a scan is to begin, if one is due. Raises OSError when the journals cannot be asked."""
+        if (unfinished := await self.scanner.unfinished()) is not None:
+            return unfinished
+        again = await self._queue(lambda queue: queue.recall(RULES)) != self._digest()
+        if not self.scanned_at:
+            return Place(fast=True)
+        missing = await trio.to_thread.run_sync(unclean.is_due, self._journals)
+        age = time.time_ns() - self.scanned_at
+        if again or missing or not 0 <= age < self._offload.scan_seconds * _SECOND_NS:
+            return Place(again=again)
+        return None
+
+    async def _scan(self, place: Place) -> None:
+        began = time.time_ns()
+        if place == replace(Place(), again=place.again, fast=place.fast):  # from the beginning
+            await trio.to_thread.run_sync(unclean.begin, self._journals)
+        done = await self.scanner.scan(place)
+        digest = self._digest()
+
+        def note(queue: Queue) -> None:
+            queue.remember(RULES, digest)
+            queue.remember(SCANNED, str(began))
+
+        await self._queue(note)
+        self.scanned_at = began
+        await trio.to_thread.run_sync(unclean.end, self._journals)
+        seconds = (time.time_ns() - began) / _SECOND_NS
+        log.info("looked at %d blobs in %.1f s, %d of them are news", done.blobs, seconds, done.found)
+
+    async def _some_containers(self) -> None:
+        while self._containers:
+            account, container = self._containers.pop()
+            await self.scanner.scan_container(account, container)
+
+    def _digest(self) -> str:
+        text = "\n".join(rule.model_dump_json() for rule in self._offload.rules)
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""Looks at all that the mounts hold, and has the queue look at every blob that it does not know as it is.
+
+It finds what no journal told of: what other programs wrote, what was lost with a database, what happened while journals
+could not be written. It reads a page of a container and the queue's rows of the same names side by side, so it needs
+the memory of a page, however many blobs there are; sleeps in proportion to what it worked; and keeps its place in the
+queue, in one transaction with what it found. It never touches the cloud: whether a blob is to be sent, and whether the
+cloud has it already, is found out where blobs are sent.
+
+Rejected: comparing every blob by opening it (the listing has the ETag), a list of all names (memory).
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Final, TypeVar
+
+import trio
+
+from agent.offload.amounts import NANOSECONDS
+from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.database import Queue
+from agent.offload.look import Stores, is_text, storable
+from agent.offload.queries import Known
+from agent.offload.rows import Change, Turn
+from agent.offload.rules import Rules, first_turn
+from agent.offload.states import Residency
+from dataplane.blobapi.model import BlobState
+from dataplane.store.errors import StorageUnavailable
+from dataplane.store.store import Store
+
+log = logging.getLogger("blobedge.offload")
+
+PAGE_BLOBS: Final = 1_000
+ROWS_MAX: Final = 5_000  # of the queue at once
+CONTAINERS_MAX: Final = 1_000_000
+CALL_SECONDS_MAX: Final = 120.0  # for one page of a mount; it hangs then
+SLEEP_FACTOR: Final = 4.0  # of the time that a page took: a scan takes a fifth of a core at most
+PLACE: Final = "scan"  # in the queue's settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a scan is: everything before `start` in `container` of `account` was looked at.
+
+    `again`: the rules are other ones than when the rows were made, so what they kept here may go now. `fast`: the
+    queue knows nothing, so it does not sleep.
+    """
+
+    account: str = ""
+    container: str = ""
+    start: str = ""
+    again: bool = False
+    fast: bool = False
+    found: int = 0  # blobs that the queue did not know as they are
+    blobs: int = 0  # that were looked at
+
+
+class Scanner:
+    """Scans all accounts, or a container. Not for two tasks at once."""
+
+    def __init__(self, stores: Stores, queue: AsyncQueue, rules: Rules) -> None:
+        self._stores: Final = stores
+        self._queue: Final = queue
+        self._rules: Final = rules
+        self.place: Place | None = None  # of the scan that is under way
+
+    async def unfinished(self) -> Place | None:
+        """The place of a scan that the process before this one did not finish."""
+        text = await self._queue(lambda queue: queue.recall(PLACE))
+        try:
+            return Place(**json.loads(text)) if text else None
+        except (ValueError, TypeError):  # of another version
+            return Place()
+
+    async def scan(self, place: Place) -> Place:
+        """Look at everything from a place on. Returns the last place. Raises QueueError, and StoreError or OSError for
+        a mount that fails: then what was found so far is noted, and `unfinished` is where it stopped."""
+        self.place = place
+        for account in sorted(self._stores.names()):
+            if account < place.account:
+                continue
+            for container in await self._containers(account):
+                if (account, container) < (place.account, place.container):
+                    continue
+                if (account, container) != (place.account, place.container):
+                    place = replace(place, account=account, container=container, start="")
+                place = await self._container(place)
+        await self._queue(lambda queue: queue.remember(PLACE, ""))
+        self.place = None
+        return place
+
+    async def scan_container(self, account: str, container: str) -> None:
+        """Look at one container, which was itself made, changed or deleted. Raises as `scan`."""
+        if account in self._stores.names() and self._rules.candidates(account, container):
+            await self._container(Place(account, container), keep=False)
+
+    async def _containers(self, account: str) -> list[str]:
+        """Those of the mount that rules are for, and those of the queue, whether they are still there or not."""
+        there = await self._call(account, lambda store: store.list_containers("", "", CONTAINERS_MAX)[0])
+        totals = await self._queue(lambda queue: queue.counts())
+        names = {each.name for each in there if self._rules.candidates(account, each.name)}
+        return sorted(names | {each.container for each in totals if each.account == account})
+
+    async def _container(self, place: Place, *, keep: bool = True) -> Place:
+        while True:
+            began = time.monotonic()
+            states, end = await self._page(place)
+            changes, place = await self._compare(place, states, end)
+            place = replace(place, start=end or "")
+            if keep:
+                self.place = place
+            await self._note(changes, place if keep else None)
+            if end is None:
+                return place
+            await trio.sleep(0 if place.fast else (time.monotonic() - began) * SLEEP_FACTOR)
+
+    async def _page(self, place: Place) -> tuple[list[BlobState], str | None]:
+        """The next blobs, and the name that the page after them begins with."""
+
+        def read(store: Store) -> tuple[list[BlobState], str | None]:
+            page = store.list_blobs(place.container, prefix="", delimiter="", start=place.start, limit=PAGE_BLOBS)
+            states = [item.state for item in page.items if item.state is not None and storable(item.state)]
+            return states, page.next_start or None
+
+        return await self._call(place.account, read)
+
+    async def _compare(self, place: Place, states: list[BlobState], end: str | None) -> tuple[list[Change], Place]:
+        now = time.time_ns()
+        listed = {state.name: state for state in states}
+        names: list[str] = []
+        start, before = _bound(place.start), end and _bound(end)
+        while True:
+            rows = await self._queue(partial(_known, place, start, before))
+            for row in rows:
+                state = listed.pop(row.name, None)
+                if _differs(row, state, place.again):
+                    names.append(row.name)
+            if len(rows) < ROWS_MAX:
+                break
+            start = rows[-1].name + "\0"
+        changes = list(self._changes(place, names, now, known=True))
+        changes += self._changes(place, listed, now, known=False)
+        return changes, replace(place, found=place.found + len(changes), blobs=place.blobs + len(states))
+
+    def _changes(self, place: Place, names: Iterable[str], now: int, *, known: bool) -> Iterable[Change]:
+        """What is to be looked at. A blob that the queue does not know and no rule sends is left alone."""
+        for name in names:
+            turn = first_turn(self._rules, place.account, place.container, name, now)
+            if turn is None and known:
+                turn = Turn(now, 0, 0)
+            if turn is not None:
+                yield Change(place.account, place.container, name, now, *turn)
+
+    async def _note(self, changes: list[Change], place: Place | None) -> None:
+        def note(queue: Queue) -> None:
+            if changes:
+                queue.note(changes)
+            if place is not None:
+                queue.remember(PLACE, json.dumps(asdict(place)))
+
+        if changes or place is not None:
+            await self._queue(note)
+
+    async def _call(self, account: str, function: Callable[[Store], T]) -> T:
+        with trio.move_on_after(CALL_SECONDS_MAX):
+            return await self._stores.call(account, function)
+        raise StorageUnavailable("list")
+
+
+def _known(place: Place, start: str, before: str | None, queue: Queue) -> list[Known]:
+    return queue.known(place.account, place.container, start, before, ROWS_MAX)
+
+
+def _bound(name: str) -> str:
+    """The least valid text that is not less than a name of the mount, which may hold bytes that are not UTF-8."""
+    at = next((at for at, character in enumerate(name) if not is_text(character)), None)
+    return name if at is None else name[:at] + "\ue000"
+
+
+def _differs(row: Known, state: BlobState | None, again: bool) -> bool:
+    """Whether the queue has to look at a blob that it knows as `row`, and that is there as `state`. Pure.
+
+    What is queued will be looked at when its turn comes; only a later change puts that turn off.
+    """
+    if state is None:
+        return row.residency is not Residency.GOING
+    if row.residency is Residency.QUEUED:
+        return again or state.properties.last_modified * NANOSECONDS > row.modified_ns
+    return state.properties.etag != row.etag or (again and row.residency is Residency.LOCAL)
