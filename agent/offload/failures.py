@@ -149,6 +149,7 @@ CODES: Final[dict[str, tuple[Kind, str]]] = {
     ),
     # Bytes.
     "Md5Mismatch": (Kind.NOW, "{account}: bytes of {blob} arrived damaged"),
+    "InvalidOperation": (Kind.NOW, _SAYS),  # what Azurite calls Md5Mismatch
     "InvalidBlockList": (Kind.NOW, "{account}: blocks of {blob} have gone: they are sent again"),
     "IncompleteBody": (Kind.NOW, _SAYS),
     "InvalidBlobOrBlock": (Kind.OPERATOR, "{account}: another program staged blocks of {blob}: a week clears them"),

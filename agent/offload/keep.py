@@ -27,7 +27,7 @@ _BROKEN: Final = ("failed", "aborted")
 
 def conflict_name(name: str, etag: str) -> str:
     """Where the version with this ETag of the cloud's is kept. A name that would be too long for Azure is cut."""
-    suffix = ".conflict-" + re.sub(r"[^0-9a-z]", "", etag.lower().removeprefix("0x"))
+    suffix = ".conflict-" + re.sub(r"[^0-9a-z]", "", etag.strip('"').lower().removeprefix("0x"))
     return name[: NAME_CHARACTERS_MAX - len(suffix)] + suffix
 
 

@@ -271,12 +271,13 @@ class _Upload:
         return str(answer.get("etag") or "").strip('"')
 
     def _verified(self, etag: str) -> Outcome:
-        """Ask for what was committed. Raises CloudFailed NotVerified when it is not there as it was sent."""
+        """Ask for what was committed; `etag`: as the answer said, "" when it was cut off before that. Raises
+        CloudFailed NotVerified when it is not there as it was sent."""
         seen = self._look()
         assert self.want is not None
-        if seen is None or seen.etag != etag or difference(self.want, seen):
+        if seen is None or seen.etag != (etag or seen.etag) or difference(self.want, seen):
             raise found("NotVerified", self._request("Get Blob Properties", "r"))
-        return self._outcome(etag)
+        return self._outcome(seen.etag)
 
     def _is_done(self, seen: Seen) -> bool:
         """Whether the cloud has all of what we want, whoever's answer was lost. Reads the source when it may be."""

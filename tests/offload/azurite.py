@@ -145,7 +145,7 @@ def _exchange(proxy: Proxy, client: socket.socket, cloud: socket.socket) -> bool
     if not _pass_body(proxy, exchange, client, cloud, rest, size):
         return False
     answer = _read_answer(cloud, head_only=method == b"HEAD")
-    if exchange.lose_answer:
+    if exchange.lose_answer or not answer:
         reset(client)
         return False
     if exchange.edit_answer:
@@ -202,7 +202,7 @@ def _read_body(sock: socket.socket, rest: bytes, size: int) -> bytes:
 
 def _read_answer(sock: socket.socket, *, head_only: bool) -> bytes:
     head, rest = _read_head(sock)
-    if head_only or head.split(b" ", 2)[1] in (b"204", b"304"):
+    if not head or head_only or head.split(b" ", 2)[1] in (b"204", b"304"):
         return head
     if b"\r\ntransfer-encoding: chunked" in head.lower():
         data = rest

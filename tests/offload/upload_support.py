@@ -79,9 +79,11 @@ def source(path: Path, data: bytes | None = None, **properties: Any) -> Iterator
     else."""
     if data is not None:
         path.write_bytes(data)
-    md5 = properties.pop("content_md5", hashlib.md5(path.read_bytes()).digest())
+    if "content_md5" not in properties:
+        with path.open("rb") as file:
+            properties["content_md5"] = hashlib.file_digest(file, "md5").digest()
     etag = properties.pop("etag", "0x8DC0000000000A1")
-    described = BlobProperties(etag, 1_760_000_000, 1_760_000_000, content_md5=md5, **properties)
+    described = BlobProperties(etag, 1_760_000_000, 1_760_000_000, **properties)
     fd = os.open(path, os.O_RDONLY)
     try:
         seal = seal_of(os.fstat(fd))
