@@ -55,7 +55,8 @@ class Lab:
 
     @contextmanager
     def straight(self) -> Iterator[BlobServiceClient]:
-        """Be in the cloud, with a client of Azurite itself."""
+        """Be in the cloud, with a client of Azurite itself. Not inside of `across` or a node's `service`: a thread is
+        in one place."""
         with self.link.in_cloud(), _client(self.connection_string(self.azurite.url)) as service:
             yield service
 

@@ -38,14 +38,20 @@ TROUBLE: Final = ("Traceback", "Fatal Python error")
 
 @dataclass(slots=True)
 class Edge:
-    """A node. `offload`: TOML of its [offload] table and rules, "" for none. `root` is the account's directory."""
+    """A node. `home` has the account's directory and the state, `scratch` all else. `offload`: TOML of its [offload]
+    table and rules, "" for none."""
 
     lab: Lab
     scratch: Path
-    root: Path
+    home: Path
     offload: str = ""
     _process: ServerProcess | None = field(default=None, init=False)
     _port: int = field(default=0, init=False)
+
+    @property
+    def root(self) -> Path:
+        """The account's directory."""
+        return self.home / "root"
 
     @property
     def config(self) -> Path:
@@ -53,9 +59,14 @@ class Edge:
         return self.scratch / "blobedge.toml"
 
     @property
+    def key_file(self) -> Path:
+        """What the node signs its requests to the cloud with."""
+        return self.scratch / "cloud.key"
+
+    @property
     def state(self) -> Path:
         """Where journals and the queue are."""
-        return self.scratch / "state"
+        return self.home / "state"
 
     @property
     def log(self) -> Path:
@@ -76,9 +87,7 @@ class Edge:
         """Make the directories, the configuration and the key of the cloud."""
         for directory in (self.root, self.state):
             directory.mkdir(exist_ok=True)
-        key = self.scratch / "cloud.key"
-        key.write_text(self.lab.key)
-        key.chmod(0o600)
+        self.renew_key()
         self.config.write_text(
             f"""
 listen = ["http://127.0.0.1:0"]
@@ -91,10 +100,17 @@ root = "{self.root}"
 key1 = "{KEY}"
 [cloud]
 endpoint = "{self.lab.url}"
-key_file = "{key}"
+key_file = "{self.key_file}"
 {self.offload.replace("[offload]", f'[offload]{os.linesep}directory = "{self.state}"')}
 """
         )
+
+    def renew_key(self) -> None:
+        """Replace the file with the cloud's key, as an operator does when the cloud refuses what is in it."""
+        fresh = self.key_file.with_suffix(".new")
+        fresh.write_text(self.lab.key)
+        fresh.chmod(0o600)
+        fresh.rename(self.key_file)
 
     def start(self) -> None:
         """Start it and wait until it serves. Raises AssertionError with the log's end when it does not."""
@@ -152,16 +168,23 @@ key_file = "{key}"
         ):
             yield service
 
+    def make_container(self, name: str) -> None:
+        """Make a container, and first the one in the cloud that an operator has to have made."""
+        with self.lab.straight() as cloud:
+            cloud.create_container(name)
+        with self.service() as service:
+            service.create_container(name)
+
     def tail(self) -> str:
         """The end of the log."""
         return self.log.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:] if self.log.exists() else ""
 
 
 @contextmanager
-def edge(lab: Lab, scratch: Path, offload: str = "", root: Path | None = None) -> Iterator[Edge]:
-    """Start a node over an empty root, or over `root`. It has to end well unless the block ends badly; either way no
-    process is left."""
-    node = Edge(lab, scratch, root or scratch / "root", offload)
+def edge(lab: Lab, scratch: Path, offload: str = "", home: Path | None = None) -> Iterator[Edge]:
+    """Start a node whose data is below `home`, else below `scratch`. It has to end well unless the block ends badly;
+    either way no process is left."""
+    node = Edge(lab, scratch, home or scratch, offload)
     node.prepare()
     try:
         node.start()

@@ -12,7 +12,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from azure.storage.blob import BlobServiceClient
 
@@ -56,6 +56,13 @@ class Seen:
     tags: Mapping[str, str]
 
 
+class Version(NamedTuple):
+    """What tells two versions of a blob apart: tags have a part of their own, as they do not change the ETag."""
+
+    etag: str
+    tags: tuple[tuple[str, str], ...]
+
+
 class Ledger:
     """What applications were told: the digest of each blob's last acknowledged content, None once it was deleted."""
 
@@ -89,6 +96,21 @@ def look(service: BlobServiceClient, containers: Iterable[str]) -> dict[Blob, Se
             for item in client.list_blobs(include=["metadata", "tags"]):
                 found[container, str(item.name)] = _seen(client.download_blob(item.name, decompress=False), item)
     return found
+
+
+def versions(service: BlobServiceClient, container: str) -> dict[Blob, Version]:
+    """Return the node's blobs with their versions; quick, as it reads no content."""
+    items = service.get_container_client(container).list_blobs(include=["tags"])
+    return {(container, str(item.name)): Version(_bare(item.etag), _tags(item)) for item in items}
+
+
+def copies(cloud: BlobServiceClient, container: str) -> dict[Blob, Version]:
+    """Return the cloud's blobs with the versions of the node that they say they are."""
+    items = cloud.get_container_client(container).list_blobs(include=["metadata", "tags"])
+    return {
+        (container, str(item.name)): Version(_bare((item.metadata or {}).get(SOURCE_ETAG, "")), _tags(item))
+        for item in items
+    }
 
 
 def compare(here: Mapping[Blob, Seen], there: Mapping[Blob, Seen], where: Where = lambda blob: blob) -> list[Finding]:
@@ -160,7 +182,7 @@ def _differences(here: Seen, there: Seen) -> Iterator[tuple[str, object, object]
         yield "metadata", here.metadata, theirs
     if here.tags != there.tags:
         yield "tags", here.tags, there.tags
-    if (kept := there.metadata.get(SOURCE_ETAG, "").strip('"')) != here.etag:
+    if (kept := _bare(there.metadata.get(SOURCE_ETAG, ""))) != here.etag:
         yield "source ETag", here.etag, kept
     if (modified := _time(there.metadata.get(SOURCE_MODIFIED, ""))) != here.modified:
         yield "source Last-Modified", here.modified, modified
@@ -173,7 +195,7 @@ def _seen(download: Any, item: Any) -> Seen:
     settings = item.content_settings
     stored = settings.content_md5
     return Seen(
-        item.etag.strip('"'),
+        _bare(item.etag),
         item.last_modified,
         item.size,
         digest.digest(),
@@ -200,6 +222,15 @@ def _http_time(text: str) -> dt.datetime:
 
 def _md5(content: bytes) -> bytes:
     return hashlib.md5(content, usedforsecurity=False).digest()
+
+
+def _tags(item: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((item.tags or {}).items()))
+
+
+def _bare(etag: str) -> str:
+    """Listings have ETags without quotes, headers with them."""
+    return etag.strip('"')
 
 
 def _hex(digest: bytes | None) -> str | None:

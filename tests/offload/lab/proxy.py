@@ -75,22 +75,25 @@ class Proxy:
             thread.start()
 
     def _serve(self, link: socket.socket) -> None:
-        cloud = http.client.HTTPConnection("127.0.0.1", self._upstream_port, timeout=UPSTREAM_SECONDS_MAX)
         edge = EdgeSide(link)
         try:
             with contextlib.suppress(CutOff):
                 while (head := edge.request()) is not None:
-                    self._one(edge, cloud, head)
+                    self._one(edge, head)
         finally:
-            cloud.close()
             with self._lock:
                 self._open.discard(link)
             link.close()
 
-    def _one(self, edge: EdgeSide, cloud: http.client.HTTPConnection, head: h11.Request) -> None:
+    def _one(self, edge: EdgeSide, head: h11.Request) -> None:
+        """A new connection to the cloud each time: a kept one may have been closed by the cloud meanwhile, and then the
+        edge would see a fault that nobody set."""
         record = self.traffic.begin(time.monotonic(), *operation_of(head))
         fault = decide(self.seed, self._faults, record.request)
+        cloud = http.client.HTTPConnection("127.0.0.1", self._upstream_port, timeout=UPSTREAM_SECONDS_MAX)
         try:
             Exchanger(edge, cloud).run(head, fault, record)
         except (OSError, http.client.HTTPException) as error:
             raise CutOff from error  # the cloud is gone, or answered nonsense: the edge sees its connection end
+        finally:
+            cloud.close()
