@@ -17,6 +17,7 @@ from typing import Final
 
 from dataplane.blobapi import cors, versions
 from dataplane.blobapi.authorization import Policies, Publicity, authorize, needs_container
+from dataplane.blobapi.copysource import SOURCE_HEADER
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.message import Level, Request, Response
 from dataplane.blobapi.model import AccessPolicy, ContainerState, PublicAccess
@@ -177,7 +178,10 @@ class Application:
             container = await self._container(trace, request, account) if needs_container(request) else None
             call = self._authorized(trace, request, spec, account, container, body)
             handler = self._handlers[spec.operation]
-            return await (handler(call) if account.store.local() else handled_in_time(handler, call))
+            quick = (
+                account.store.local() and SOURCE_HEADER not in request.headers
+            )  # a copy's source may be on any mount
+            return await (handler(call) if quick else handled_in_time(handler, call))
         except ClientDisconnected:
             raise
         except Exception as error:

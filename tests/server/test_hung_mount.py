@@ -143,7 +143,10 @@ def started(mounts: dict[str, HangingMount]) -> Iterator[Worker]:
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)
     slot_fd = slots.create("test-worker")
     port = listening.getsockname()[1]
-    accounts = tuple(AccountSettings(name, str(each.path), (KEY,)) for name, each in mounts.items())
+    here = mounts["bad"].path.with_name("here")  # on a file system that is local
+    here.mkdir()
+    roots = {name: each.path for name, each in mounts.items()} | {"here": here}
+    accounts = tuple(AccountSettings(name, str(root), (KEY,)) for name, root in roots.items())
     limits = LimitSettings(
         data_threads_count=THREADS, metadata_threads_count=THREADS, storage_seconds_max=STORAGE_SECONDS
     )
@@ -251,6 +254,20 @@ def test_writes_that_wait_for_a_hung_commit(worker: Worker, mounts: dict[str, Ha
         for number in range(8):
             _put(good, f"/cont/{number}")
     assert sum(worker.reading().group_sizes) == sizes + 8
+
+
+def test_a_copy_from_a_hung_mount_to_a_local_one_is_answered_in_time(
+    worker: Worker, mounts: dict[str, HangingMount]
+) -> None:
+    here, bad = _prepared(worker, "here"), worker.client("bad")
+    public = {"x-ms-blob-public-access": "blob"}
+    assert bad.request("PUT", "/open", {"restype": "container"}, public).status == 201
+    _put(bad, "/open/blob")
+    source = {"x-ms-copy-source": f"http://127.0.0.1:{worker.port}/bad/open/blob"}
+    assert here.request("PUT", "/cont/copy", None, source).status == 202
+    mounts["bad"].hang()
+    answer = here.request("PUT", "/cont/copy", None, source)
+    assert (answer.status, answer.code) == (500, "OperationTimedOut")
 
 
 def test_a_worker_stops_in_time_with_requests_that_hang(worker: Worker, mounts: dict[str, HangingMount]) -> None:
