@@ -161,7 +161,8 @@ def _root(error: BaseException) -> BaseException:
         looked += 1
         if isinstance(each, _ROOTS):
             return each
-        inner = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
+        named = (getattr(each, "inner_exception", None), getattr(each, "reason", None))  # azure.core's, urllib3's
+        inner = (*named, each.__cause__, each.__context__, *each.args)
         waiting += [cause for cause in inner if isinstance(cause, BaseException)]
     return error
 

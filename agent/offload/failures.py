@@ -171,8 +171,8 @@ CODES: Final[dict[str, tuple[Kind, str]]] = {
     "SourceChanged": (Kind.NOW, "{blob} changed while it was read: its new version is sent"),
     "SourceDamaged": (
         Kind.POISON,
-        "{blob}: the bytes here do not have the MD5 that was recorded when they were written, and are not sent: look "
-        "at the disk, and restore it or write it again",
+        "{blob}: the bytes here do not have the MD5 that was recorded, by us or by a client, and are not sent: look at "
+        "the disk; restore the blob, write it again, or mend its Content-MD5",
     ),
     "MetadataTooLarge": (Kind.POISON, _NEVER),
     "NotVerified": (Kind.NOW, "{account}: {blob} was taken, but is not there as it was sent"),

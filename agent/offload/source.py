@@ -31,6 +31,12 @@ class Source:
     seal: Seal
     etag_now: Callable[[], str | None]
 
+    def check_version(self, request: Request) -> None:
+        """Raises CloudFailed SourceChanged when the blob is not the version any more that its properties are of: what
+        was written in place between their reading and ours has the seal that we know, and other bytes."""
+        if self.etag_now() != self.properties.etag:
+            raise found("SourceChanged", request)
+
     def check(self, request: Request) -> None:
         """Raises CloudFailed SourceChanged when the file was written in place since it was opened."""
         if seal_of(os.fstat(self.fd)) != self.seal:

@@ -3,9 +3,9 @@
 An Errand is one piece of work. While `with errand:` is in force on a thread, the bodies of requests made on that thread
 go out in pieces of PIECE_BYTES_MAX; before each one the errand is asked whether it goes on, and when. `stop` also
 shuts the sockets of requests that are under way, so a request that waits for an answer that never comes, or comes a
-byte at a time, ends at once: whoever keeps a deadline calls it. The SDK knows nothing of all this; it is given a
-session. Rejected: generators as bodies of the SDK's own upload, which it reads whole into memory first.
-"""
+byte at a time, ends at once (one that still connects, with its timeout): whoever keeps a deadline calls it. The SDK
+knows nothing of all this; it is given a session. Rejected: generators as bodies of the SDK's own upload, which it
+reads whole into memory first."""
 
 import os
 import socket
@@ -76,7 +76,7 @@ class Errand:
         self._stopped.set()
         with self._lock:
             for connection in self._connections:
-                _shut(connection)
+                _shut(connection, self)
 
     def check(self) -> None:
         """Raises CloudFailed once the errand was stopped or its deadline has passed."""
@@ -113,7 +113,7 @@ class Errand:
         with self._lock:
             self._connections.add(connection)
             if self._stopped.is_set():
-                _shut(connection)
+                _shut(connection, self)
 
     def __enter__(self) -> Self:
         """In force on this thread until the block ends."""
@@ -180,15 +180,19 @@ def _paced(piece: bytes) -> Iterator[bytes]:
     errand.after(len(piece))
 
 
-def _shut(connection: HTTPConnection) -> None:
-    with suppress(OSError, AttributeError):
-        if connection.sock is not None:
-            connection.sock.shutdown(socket.SHUT_RDWR)
+def _shut(connection: HTTPConnection, errand: Errand) -> None:
+    """End what the errand does there. One that went back to the pool may be somebody else's by now."""
+    sock = connection.sock
+    if sock is not None and getattr(connection, "errand", None) is errand:
+        with suppress(OSError):
+            # Below TLS: an SSLSocket's own shutdown takes its state away from the thread that reads.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _note(connection: HTTPConnection) -> None:
     """The thread's errand, if any, uses the connection now."""
     errand: Errand | None = getattr(_current, "errand", None)
+    connection.__dict__["errand"] = errand
     if errand is not None:
         used = _current.__dict__.setdefault("used", set())
         used.add(connection)

@@ -131,6 +131,7 @@ class _Upload:
         self.kept_as = ""
 
     def run(self, look_first: bool) -> Outcome:
+        self.source.check_version(self._request("Put Blob", "w"))
         condition = self.guard.cloud_etag
         if look_first:
             seen = self._look()

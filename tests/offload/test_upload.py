@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -304,3 +305,18 @@ def test_a_snapshot_in_the_cloud_keeps_the_blob(world: World, tmp_path: Path) ->
         delete(world.cloud, To(world.name, "b"), Guard(first.cloud_etag), Errand(), node=NODE)
     assert raised.value.fault.code == "SnapshotsPresent"
     assert world.bytes_of() == SMALL
+
+
+def test_metadata_that_no_header_can_carry_is_this_blobs_own_trouble(world: World, tmp_path: Path) -> None:
+    for value in ("line\nline", "\u65e5\u672c"):
+        with source(tmp_path / "f", SMALL, metadata={"k": value}) as version, pytest.raises(CloudFailed) as raised:
+            world.send(version)
+        assert raised.value.fault.kind is Kind.POISON
+    assert not list(world.container.list_blob_names())
+
+
+def test_a_version_that_is_not_the_blobs_any_more_is_not_sent(world: World, tmp_path: Path) -> None:
+    with source(tmp_path / "f", SMALL, content_md5=None) as version, pytest.raises(CloudFailed) as raised:
+        world.send(replace(version, etag_now=lambda: "0x8DC0000000000FF"))
+    assert raised.value.fault.code == "SourceChanged"
+    assert world.proxy.log == []
