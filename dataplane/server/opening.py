@@ -3,7 +3,8 @@
 Guarantees: a worker is ready when every store is open or OPEN_SECONDS have passed, so a mount that hangs while a node
 starts, or a worker is replaced, holds up no other account. Until its store is open an account is answered 503
 ServerBusy; it is served from the moment it is. What can never succeed is a BootError if it is known in time, and else a
-line of the log. Rejected: no such worker at all (a restart during an outage of one mount would be one of all).
+line of the log, after which the account waits for a reload. Rejected: no such worker at all (a restart during an outage
+of one mount would be one of all).
 """
 
 import asyncio
@@ -84,7 +85,8 @@ class Opening:
         def on_loop() -> None:
             error = done.exception()
             if error is not None:
-                _log.error("%s", error)
+                # No retry: after an unmount it would open the bare mount point, and take writes onto the root disk.
+                _log.error("account %s stays without storage until a reload: %s", account, error)
                 return
             adopt(done.result())
             _log.warning("account %s: its storage answers", account)
