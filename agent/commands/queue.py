@@ -95,12 +95,9 @@ def show(
     token_file: TokenFile = None,
 ) -> None:
     """Show how the whole queue is, or everything about one blob."""
+    names = None if blob is None else _blob(blob)
     with _queue(admin, token_file) as found:
-        if blob is None:
-            document = found.get("/queue/status")
-        else:
-            account, container, name = _blob(blob)
-            document = found.get("/queue/blob", {"account": account, "container": container, "name": name})["row"]
+        document = found.get("/queue/status") if names is None else found.get("/queue/blob", names)["row"]
     if document is None:
         raise OperatorError(f"{shown(blob or '')} is not in the queue: no rule sends it, or it was not found yet")
     if as_json:
@@ -272,12 +269,12 @@ def _act(
     print(f"{count:,} blobs {done}")
 
 
-def _blob(text: str) -> tuple[str, str, str]:
+def _blob(text: str) -> dict[str, str]:
     account, _, rest = text.partition("/")
     container, _, name = rest.partition("/")
     if not account or not container or not name:
         raise OperatorError(f"{shown(text)!r}: write ACCOUNT/CONTAINER/NAME")
-    return account, container, name
+    return {"account": account, "container": container, "name": name}
 
 
 @contextmanager

@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from agent.observability import client
@@ -68,8 +69,12 @@ class Edge:
 
     def in_cloud(self, container: str) -> dict[str, bytes]:
         """What the cloud has."""
+        there: dict[str, bytes] = {}
         found = self.cloud.get_container_client(container)
-        return {name: found.download_blob(name).readall() for name in found.list_blob_names()}
+        for name in found.list_blob_names():
+            with suppress(ResourceNotFoundError):  # deleted since it was listed
+                there[name] = found.download_blob(name).readall()
+        return there
 
     def until_in_cloud(self, container: str, wanted: dict[str, bytes]) -> None:
         """Wait until the cloud has exactly these blobs, and the queue knows it."""

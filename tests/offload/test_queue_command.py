@@ -1,0 +1,128 @@
+"""`blobedge queue` as an operator runs it, on a node whose cloud is a real Azurite."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.problems import EXIT_CONFIG
+from tests.observability.service import CHECKOUT, running
+from tests.offload.azurite import Exchange
+from tests.offload.engine_support import answer, away, back, edge
+
+PROPAGATE = '[[offload.rules]]\nupload = "now"\ndelete = "propagate"\ndelete_fuse_percent = 50\n'
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agent", "queue", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60.0, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["drop"], "say which blobs to drop"),
+        (["retry"], "or --all"),
+        (["show", "no-container"], "write ACCOUNT/CONTAINER/NAME"),
+        (["ls", "--limit", "-1"], "--limit"),
+        (["sell"], "sell"),
+    ],
+)
+def test_a_mistake_in_the_call_is_told_in_a_line_and_exits_78(arguments: list[str], said: str) -> None:
+    ran = run(*arguments)
+    assert ran.returncode == EXIT_CONFIG
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_without_a_service_or_a_rule_it_says_so_and_exits_2(tmp_path: Path) -> None:
+    ran = run("ls", "--admin", f"unix:{tmp_path}/none.sock")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    (tmp_path / "root").mkdir()
+    with running(tmp_path, tmp_path / "root") as service:
+        service.until_well()
+        while "has not said anything" in (ran := run("show", "--admin", service.admin)).stderr:
+            pass
+        assert ran.returncode == 2
+        assert "offload is off" in ran.stderr
+
+
+def test_listing_showing_pausing_and_draining(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        blobs = node.container("steered")
+        assert node.queue("pause").returncode == 0
+        for name in ("a/1", "a/2", "b/1"):
+            blobs.upload_blob(name, name.encode() * 100)
+        report = node.until(lambda report: report["unprotected_blobs"] == 3)
+        assert report["state"] == "paused"
+        assert stat.S_IMODE(os.stat(report["socket"]).st_mode) == 0o600
+        assert [row["name"] for row in node.rows("--prefix", "a/")] == ["a/1", "a/2"]
+        assert "steered/b/1" in node.queue("ls", "--residency", "queued").stdout.replace("\n", "")
+        assert len(node.rows("--limit", "1")) == 1
+        assert node.rows("--hold", "poison") == []
+        assert "paused" in node.queue("show").stdout
+        assert "queued" in node.queue("show", "acct/steered/a/1").stdout
+        assert json.loads(node.queue("show", "--json", "acct/steered/a/1").stdout)["name"] == "a/1"
+        assert node.queue("show", "acct/steered/none").returncode == EXIT_CONFIG
+        assert "none of local" in node.queue("ls", "--residency", "lost").stderr
+        assert node.queue("drain").stderr == "blobedge: the queue is paused: `blobedge queue resume` goes on\n"
+        assert node.queue("drop", "--prefix", "b/").stdout == "1 blobs are forgotten\n"
+        assert node.queue("resume").returncode == 0
+        drained = node.queue("drain")
+        assert (drained.returncode, drained.stdout) == (0, "drained\n"), drained.stderr
+        assert set(node.in_cloud("steered")) == {"a/1", "a/2"}
+        assert {row["residency"] for row in node.rows()} == {"copied"}
+
+
+def test_a_pause_and_what_is_held_outlive_the_sidecar(cloud_port: int, tmp_path: Path) -> None:
+    def poison(exchange: Exchange) -> None:
+        if exchange.method == "PUT":
+            exchange.answer = answer(400, "InvalidMetadata")
+
+    with edge(cloud_port, tmp_path) as node:
+        blobs = node.container("outlives")
+        node.proxy.fault = poison
+        blobs.upload_blob("bad", b"1")
+        node.until(lambda report: report["failed_rows"].get("poison") == 1)
+        node.proxy.fault = back
+        assert node.queue("pause").returncode == 0
+        pid = node.service.pids("sidecar")[0]
+        os.kill(pid, 9)
+        node.until(lambda report: report["state"] == "paused" and node.service.pids("sidecar") not in ([], [pid]))
+        assert node.queue("resume").returncode == 0
+        assert node.rows("--hold", "any")[0]["failure"] == "poison"
+        assert node.queue("retry", "--failure", "poison").stdout == "1 blobs are tried again\n"
+        node.until_in_cloud("outlives", {"bad": b"1"})
+
+
+def test_deletes_are_propagated_and_a_mass_delete_waits_for_a_confirmation(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path, PROPAGATE) as node:
+        blobs = node.container("deletes")
+        wanted = {f"b{number:02}": b"%d" % number for number in range(30)}
+        for name, data in wanted.items():
+            blobs.upload_blob(name, data)
+        node.until_in_cloud("deletes", wanted)
+        blobs.delete_blob("b00")
+        del wanted["b00"]
+        node.until_in_cloud("deletes", wanted)
+        for name in list(wanted)[:20]:
+            blobs.delete_blob(name)
+        node.until(lambda report: report["failed_rows"].get("fuse") == 20)
+        assert node.in_cloud("deletes") == wanted
+        assert "were deleted at once" in node.rows("--failure", "fuse")[0]["error"]
+        assert node.queue("resume", "--confirm-deletes").returncode == 0
+        node.until_in_cloud("deletes", {name: wanted[name] for name in list(wanted)[20:]})
+
+
+def test_drain_gives_up_when_its_time_is_over(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        node.proxy.fault = away
+        node.container("no-time").upload_blob("one", b"1")
+        node.until(lambda report: report["unprotected_blobs"] == 1)
+        ran = node.queue("drain", "--timeout", "0.5", "--json")
+        assert ran.returncode == 1
+        assert json.loads(ran.stdout)["left"] == 1

@@ -1,0 +1,157 @@
+"""Looking at everything: what the queue does not know as it is, is found, in pages, from where a scan stopped."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.config import Account
+from agent.config_offload import Offload, Rule
+from agent.offload import scan
+from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.database import Queue
+from agent.offload.look import Looked, Stores, look, open_store
+from agent.offload.queries import Filter
+from agent.offload.rows import Copy, Row
+from agent.offload.rules import Rules
+from agent.offload.scan import Place, Scanner
+from agent.offload.states import Residency
+
+pytestmark = pytest.mark.trio
+
+RULES = Rules(Offload(rules=[Rule(containers=["data*"], upload="now")]), ["acct"])
+LATER = 4_000_000_000_000_000_000
+
+
+class World:
+    """A mount, a queue, and a scanner of the one into the other."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.root = scratch / "root"
+        self.root.mkdir()
+        account = Account(name="acct", root=str(self.root))
+        self.store = open_store(account)
+        self.queue = AsyncQueue(Queue(scratch / "state" / "queue.db"))
+        self.scanner = Scanner(Stores([account]), self.queue, RULES)
+
+    def write(self, *names: str, data: bytes = b"x") -> None:
+        """Write files as another program does."""
+        for name in names:
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def rows(self) -> dict[str, Row]:
+        page = self.queue.queue.rows(Filter(), None, 100_000)
+        return {f"{row.container}/{row.name}": row for row in page.rows}
+
+    def look(self, row: Row) -> Looked | None:
+        found = look(self.store, RULES, row, LATER)
+        if found is not None:
+            found.blob.close()
+        return found
+
+    def settle(self) -> None:
+        """As if every queued blob had been sent, and every missing one forgotten."""
+        queue = self.queue.queue
+        for row in self.rows().values():
+            found = self.look(row)
+            if found is None:
+                assert queue.gone(row)
+                continue
+            assert queue.changed(row, found.seen, found.decision.turn, LATER)
+            assert queue.copied(row, Copy(found.seen.etag, "0x1", "there", row.name, 1))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.queue.queue.close()
+    made.store.close()
+
+
+async def test_it_finds_what_is_new_changed_and_gone_and_nothing_else(world: World) -> None:
+    world.write("data/a", "data/b/c", "data/d", "other/not-for-a-rule")
+    await world.scanner.scan(Place())
+    assert set(world.rows()) == {"data/a", "data/b/c", "data/d"}
+    world.settle()
+    done = await world.scanner.scan(Place())
+    assert (done.blobs, done.found) == (3, 0)
+    world.write("data/a", data=b"changed")
+    (world.root / "data" / "d").unlink()
+    world.write("data/new")
+    assert (await world.scanner.scan(Place())).found == 3
+    queued = {name for name, row in world.rows().items() if row.residency is Residency.QUEUED}
+    assert queued == {"data/a", "data/d", "data/new"}
+
+
+async def test_pages_meet_at_any_name_and_a_scan_goes_on_where_it_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "PAGE_BLOBS", 3)
+    monkeypatch.setattr(scan, "ROWS_MAX", 2)
+    monkeypatch.setattr(scan, "SLEEP_FACTOR", 0.0)
+    names = [f"data/{number:02}" for number in range(20)]
+    world.write(*names)
+    with trio.CancelScope() as cancelled:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.scanner.scan, Place())
+            while world.scanner.place is None or world.scanner.place.blobs < 6:
+                await trio.lowlevel.checkpoint()
+            cancelled.cancel()
+    stopped = await world.scanner.unfinished()
+    assert stopped is not None
+    assert 6 <= stopped.blobs < 20
+    done = await world.scanner.scan(stopped)
+    assert done.blobs == 20
+    assert sorted(world.rows()) == names
+    assert await world.scanner.unfinished() is None
+    world.settle()
+    for name in names:
+        (world.root / name).unlink()
+    assert (await world.scanner.scan(Place())).found == 20
+
+
+async def test_a_container_that_is_gone_is_looked_at_blob_by_blob(world: World) -> None:
+    world.write("data1/a", "data1/b")
+    await world.scanner.scan(Place())
+    world.settle()
+    (world.root / "data1" / "a").unlink()
+    (world.root / "data1" / "b").unlink()
+    (world.root / "data1").rmdir()
+    await world.scanner.scan_container("acct", "data1")
+    assert {row.residency for row in world.rows().values()} == {Residency.QUEUED}
+
+
+async def test_what_waits_for_its_turn_is_put_off_by_a_later_change_only(world: World) -> None:
+    world.write("data/a")
+    await world.scanner.scan(Place())
+    first = world.rows()["data/a"].revision
+    assert (await world.scanner.scan(Place())).found == 0
+    os.utime(world.root / "data" / "a", (4e9, 4e9))
+    await world.scanner.scan(Place())
+    assert world.rows()["data/a"].revision > first
+
+
+async def test_other_rules_ask_again_about_what_was_kept(world: World) -> None:
+    world.write("data/a")
+    await world.scanner.scan(Place())
+    row = world.rows()["data/a"]
+    found = world.look(row)
+    assert found is not None
+    assert world.queue.queue.kept(row, found.seen)
+    assert (await world.scanner.scan(Place())).found == 0
+    assert (await world.scanner.scan(Place(again=True))).found == 1
+
+
+async def test_a_name_that_is_no_text_is_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "PAGE_BLOBS", 1)
+    monkeypatch.setattr(scan, "SLEEP_FACTOR", 0.0)
+    world.write("data/a", "data/z")
+    with open(os.fsencode(world.root / "data") + b"/m\xff", "wb") as file:  # noqa: ASYNC230
+        file.write(b"x")
+    await world.scanner.scan(Place())
+    assert set(world.rows()) == {"data/a", "data/z"}
