@@ -117,7 +117,29 @@ def _report(report: dict[str, Any]) -> str:
     if report["kind"] == "tuning":
         drifted = len(report["drift"])
         return f"{report['profile']}, {drifted} settings drifted" if report["applied"] else "not applied"
+    if report["kind"] == "offload":
+        return _offload(report)
     return ""
+
+
+def _offload(report: dict[str, Any]) -> str:
+    """What is not in the cloud, since when, and what holds it (agent.offload.report)."""
+    from agent.offload.amounts import size_text, span_text
+
+    if not report["configured"]:
+        return "no rules"
+    if not report.get("socket"):
+        return str(report["state"])
+    words = [report["state"], f"link {report['link']['state']}"]
+    if report["unprotected_blobs"]:
+        age = span_text(report["oldest_unprotected_seconds"])
+        size = size_text(report["unprotected_bytes"])
+        words.append(f"{report['unprotected_blobs']:,} blobs, {size}, not in the cloud, the oldest for {age}")
+    else:
+        words.append("all is in the cloud")
+    held = sum(each["blobs"] for each in report["totals"] if each["hold"] in ("operator", "poison"))
+    words += [f"{held:,} held: blobedge queue ls --hold operator,poison"] if held else []
+    return ", ".join(words)
 
 
 def _processes(document: dict[str, Any]) -> Any:

@@ -29,6 +29,7 @@ _ONE_PROCESS: Final = ("role", "number", "pid")
 _MOUNT: Final = ("account", "container")
 _DEVICE: Final = ("device",)  # major:minor of the file system, or what touches several
 _POOL: Final = ("device", "pool")
+_QUEUED: Final = ("residency", "hold")
 _ANSWER: Final = ("operation", "response_type")
 
 _TABLE: Final = (
@@ -99,6 +100,25 @@ _TABLE: Final = (
     Family("blobedge_last_reload_state", "gauge", ("state",), "1 for how the last reload went."),
     Family("blobedge_last_reload_timestamp_seconds", "gauge", (), "Unix time at which the last reload ended."),
     Family("blobedge_tuning_drift_settings", "gauge", (), "Kernel settings that are no longer as they were applied."),
+    Family("blobedge_offload_up", "gauge", (), "1 if the queue of the offload is open; absent without rules."),
+    Family("blobedge_offload_blobs", "gauge", _QUEUED, "Blobs in the queue, by where they are and what holds them."),
+    Family("blobedge_offload_bytes", "gauge", _QUEUED, "Their bytes, of those that were looked at."),
+    Family("blobedge_offload_unprotected_blobs", "gauge", _MOUNT, "Blobs whose present version the cloud lacks; of the "
+           "100 containers with most."),
+    Family("blobedge_offload_unprotected_bytes", "gauge", _MOUNT, "Their bytes: the lag."),
+    Family("blobedge_offload_oldest_unprotected_seconds", "gauge", _MOUNT, "Age of the oldest change that the cloud "
+           "lacks, 0 when it has all."),
+    Family("blobedge_offload_link", "gauge", ("state",), "1 for how the link to the cloud is, 0 for the others."),
+    Family("blobedge_offload_paused", "gauge", (), "1 after blobedge queue pause."),
+    Family("blobedge_offload_uploads", "gauge", (), "Blobs that are being sent or deleted."),
+    Family("blobedge_offload_sent_bytes_total", "counter", (), "Bytes of contents sent, repeated ones too."),
+    Family("blobedge_offload_delivered_blobs_total", "counter", (),
+           "Blobs sent and verified, or deleted, in the cloud."),
+    Family("blobedge_offload_failures_total", "counter", ("class",), "Tries that failed; the classes are in "
+           "docs/offload/queue.md."),
+    Family("blobedge_offload_failed_blobs", "gauge", ("class",), "Blobs whose last try failed."),
+    Family("blobedge_offload_drain_seconds", "gauge", (), "Until all is sent at the speed of the last minute; absent "
+           "while nothing moves."),
     Family("blobedge_report_age_seconds", "gauge", ("kind",), "Seconds since the sidecar's newest report of a kind."),
 )  # fmt: skip
 

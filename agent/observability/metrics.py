@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from agent.observability import offload_metrics
 from agent.observability.azure_metrics import response_type
 from agent.observability.checks import SEVERITY
 from agent.observability.health import Verdict
@@ -305,3 +306,6 @@ def _reports(observed: Observed) -> Iterator[Metric]:
         if each.kind == "tuning":
             drift = each.document.get("drift", ())
             yield _family("blobedge_tuning_drift_settings", [((), len(drift))])
+        if each.kind == "offload":
+            for name, samples in offload_metrics.samples(each.document):
+                yield _family(name, samples)

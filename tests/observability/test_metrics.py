@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config import Account, Config
-from agent.observability import metric_families
+from agent.observability import metric_families, offload_metrics
 from agent.observability.checks import Check
 from agent.observability.health import Verdict
 from agent.observability.metrics import MountUsage, look_at_processes, page
@@ -40,6 +41,14 @@ def worker(number: int, pid: int, state: str = "running", draining: bool = False
     return ProcessSnapshot("worker", number, pid, state, draining, 3, "SIGKILL", 0.25, 60.0)
 
 
+OFFLOAD: Final = {
+    "configured": True, "socket": "/run/queue.sock", "state": "paused", "link": {"state": "offline", "seconds": 9.0},
+    "uploads": {"under_way": 0, "width": 4, "most": 16}, "sent_bytes": 5000, "delivered_blobs": 3,
+    "totals": [{"residency": "queued", "hold": "poison", "blobs": 2, "bytes": 700}], "drain_seconds": 60.0,
+    "containers": [{"account": "plant7", "container": "c", "blobs": 9, "unprotected_blobs": 2,
+                    "unprotected_bytes": 700, "oldest_unprotected_seconds": 30.0}],
+    "failures": {"poison": 5}, "failed_rows": {"poison": 2},
+}  # fmt: skip
 SNAPSHOT = ServiceSnapshot(
     version="1.2.3",
     pid=os.getpid(),
@@ -49,7 +58,10 @@ SNAPSHOT = ServiceSnapshot(
     urls=(),
     processes=(worker(0, os.getpid()), worker(1, 0, "starting"), worker(0, DEAD_PID, "stopping", draining=True)),
     mounts=(MountSnapshot("plant7", "", "/mnt/plant7", True, {"device": "0:45"}),),
-    reports=(ReportSnapshot("tuning", 1e9, {"drift": ["net.core.somaxconn", "net.core.rmem_max"]}),),
+    reports=(
+        ReportSnapshot("tuning", 1e9, {"drift": ["net.core.somaxconn", "net.core.rmem_max"]}),
+        ReportSnapshot("offload", 1e9, OFFLOAD),
+    ),
     last_reload=ReloadSnapshot(4, "refused", 1.5e9, ("no",)),
     recycles=(RecycleSnapshot("worker", 0, 3, 1, 1.5e9, ""),),
 )
@@ -195,6 +207,24 @@ async def test_processes_reloads_and_reports(slot_fds: tuple[int, ...]) -> None:
     assert found[labelled("blobedge_reloads_total")] == 4
     assert found[labelled("blobedge_tuning_drift_settings")] == 2
     assert found[labelled("blobedge_state", state="ready")] == 1
+
+
+@pytest.mark.trio
+async def test_the_offload_says_what_is_not_in_the_cloud(slot_fds: tuple[int, ...]) -> None:
+    found = await samples(RunningService(slot_fds))
+    assert found[labelled("blobedge_offload_up")] == 1
+    assert found[labelled("blobedge_offload_blobs", residency="queued", hold="poison")] == 2
+    assert found[labelled("blobedge_offload_unprotected_bytes", account="plant7", container="c")] == 700
+    assert found[labelled("blobedge_offload_oldest_unprotected_seconds", account="plant7", container="c")] == 30
+    assert found[labelled("blobedge_offload_link", state="offline")] == 1
+    assert found[labelled("blobedge_offload_link", state="online")] == 0
+    assert found[labelled("blobedge_offload_failures_total", **{"class": "poison"})] == 5
+    assert found[labelled("blobedge_offload_paused")] == 1
+
+
+@pytest.mark.parametrize(("document", "up"), [({"configured": False}, None), ({"configured": True, "socket": ""}, 0.0)])
+def test_an_offload_that_is_off_or_not_open_has_no_figures(document: dict[str, Any], up: float | None) -> None:
+    assert dict(offload_metrics.samples(document)) == ({} if up is None else {"blobedge_offload_up": [((), up)]})
 
 
 @pytest.mark.trio
