@@ -5,15 +5,17 @@ over the same directories, as a machine that lost its power is.
 """
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from azure.storage.blob import BlobServiceClient
@@ -167,6 +169,16 @@ key_file = "{self.key_file}"
             BlobServiceClient.from_connection_string(self.connection_string, retry_total=0) as service,
         ):
             yield service
+
+    def queue(self, *arguments: str) -> str:
+        """Run `blobedge queue ARGUMENTS` against the node; what it prints. Raises CalledProcessError when it fails."""
+        admin = f"unix:{self.scratch}/admin.sock"
+        command = [sys.executable, "-m", "agent", "queue", *arguments, "--admin", admin]
+        return subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def rows(self, *filters: str) -> list[dict[str, Any]]:
+        """Return the rows that `blobedge queue ls` shows with some filters."""
+        return [json.loads(line) for line in self.queue("ls", "--limit", "0", "--json", *filters).splitlines()]
 
     def make_container(self, name: str) -> None:
         """Make a container, and first the one in the cloud that an operator has to have made."""
