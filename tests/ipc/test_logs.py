@@ -89,7 +89,9 @@ def test_the_journal_is_known_by_its_stream(tmp_path: Path) -> None:
 
 def test_configured_again_it_writes_once(tmp_path: Path) -> None:
     root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    found, level = root.handlers, root.level
+    before = [each for each in found if type(each).__module__ != logs.__name__]  # a command may have run in this process
+    root.handlers = list(before)
     try:
         with (tmp_path / "log").open("w") as stream:
             logs.configure("text", "info", "worker", 0, stream)
@@ -97,9 +99,9 @@ def test_configured_again_it_writes_once(tmp_path: Path) -> None:
             logging.getLogger("test.logs").info("too low")
             logging.getLogger("test.logs").warning("said")
         assert [json.loads(line)["message"] for line in (tmp_path / "log").read_text().splitlines()] == ["said"]
-        assert [each for each in root.handlers if each in before] == before
+        assert root.handlers[:-1] == before
     finally:
-        root.handlers, root.level = before, level
+        root.handlers, root.level = found, level
 
 
 def test_a_stream_without_a_descriptor_is_no_journal() -> None:
