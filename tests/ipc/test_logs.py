@@ -90,7 +90,7 @@ def test_the_journal_is_known_by_its_stream(tmp_path: Path) -> None:
 def test_configured_again_it_writes_once(tmp_path: Path) -> None:
     root = logging.getLogger()
     found, level = root.handlers, root.level
-    before = [each for each in found if type(each).__module__ != logs.__name__]  # a command may have run in this process
+    before = [each for each in found if type(each).__module__ != logs.__name__]  # a command may have left one
     root.handlers = list(before)
     try:
         with (tmp_path / "log").open("w") as stream:
