@@ -180,7 +180,7 @@ CODES: Final[dict[str, tuple[Kind, str]]] = {
     "CopyFailed": (Kind.LATER, "{account}: the version of {blob} there could not be copied beside it"),
     "PaceClosed": (Kind.LATER, "the schedule or the daily budget sends nothing now"),
     "Cancelled": (Kind.LATER, "the upload was stopped"),
-    "DeadlinePassed": (Kind.LATER, "{account}: {action} on {blob} took too long"),
+    "DeadlinePassed": (Kind.LATER, "the upload took too long"),
     "CredentialUnreadable": (Kind.OPERATOR, "{account}: the credential's file does not read: see [cloud]"),
 }  # fmt: skip
 
