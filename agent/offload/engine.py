@@ -43,6 +43,7 @@ PAUSED: Final = "paused"  # in the queue's settings
 BUG: Final = "bug"  # the failure of a row that met one of ours
 BUG_RETRY_SECONDS: Final = 900.0
 STALLED_SECONDS_MAX: Final = 900.0  # a delivery that sends nothing for so long is stopped, and begun again
+STUCK_SECONDS: Final = 60.0  # one that sends nothing for so long, as its mount hangs, does not take another's place
 
 
 class Running(Errand):
@@ -163,7 +164,8 @@ class Engine:
             self._close(turn.wait_seconds, "the schedule or the daily budget sends nothing now")
             return 0
         most = 1 if self._trouble >= TROUBLE_MIN else self.crowd.width
-        return self.watch.state.work_max(most) - len(self.running)
+        moving = sum(now - each.moved_at < STUCK_SECONDS for each in self.running.values())
+        return self.watch.state.work_max(most) - moving
 
     async def _one(self, row: Row, errand: Errand) -> None:
         """Deliver a row, whatever happens to it. Raises QueueError only."""

@@ -2,8 +2,8 @@
 
 The sidecar opens the accounts' stores itself. A store is made for several processes and several nodes at once, so one
 more changes nothing: whatever a worker may do (sweep the trash, sort a large directory), any of them may. Each account
-has LOOKS_COUNT_MAX threads of its own, so that a mount that hangs holds up no other account; it holds that account's
-looks until it answers, and its blobs stay queued.
+has LOOKS_COUNT_MAX threads of its own, and a call that takes too long is left behind in its thread: so a mount that
+hangs holds up no other account. Its blobs stay queued, and are asked for again when it answers.
 
 Rejected: asking a worker over its socket (the offload would have to hold account keys, and would wait for serving).
 """
@@ -20,9 +20,11 @@ from agent.offload.amounts import NANOSECONDS
 from agent.offload.rows import Row, Seen
 from agent.offload.rules import Decision, Rules, Subject, decide
 from dataplane.blobapi.model import BlobState
+from dataplane.store.errors import StorageUnavailable
 from dataplane.store.store import BlobRef, MappedDirectory, OpenBlob, Store
 
 LOOKS_COUNT_MAX: Final = 4  # threads for each account
+LOOK_SECONDS_MAX: Final = 10.0  # for one blob; a mount that takes longer hangs
 
 T = TypeVar("T")
 
@@ -43,19 +45,27 @@ class Stores:
         self._limiters: Final = {name: trio.CapacityLimiter(LOOKS_COUNT_MAX) for name in self._accounts}
         self._locks: Final = {name: threading.Lock() for name in self._accounts}
         self._stores: dict[str, Store] = {}
+        self._hung: set[str] = set()  # accounts of which a call was given up since one ended
 
     def names(self) -> list[str]:
         """The accounts."""
         return list(self._accounts)
 
-    async def call(self, account: str, function: Callable[[Store], T]) -> T:
+    async def call(self, account: str, function: Callable[[Store], T], seconds_max: float = LOOK_SECONDS_MAX) -> T:
         """Call a function with an account's store, in a thread. Raises KeyError for an account that is not configured
-        (any more), what opening a store raises (OSError, StoreError, FormatTooNew), and what the function raises.
-        Cancelled, it leaves the thread behind."""
+        (any more), what opening a store raises (OSError, StoreError, FormatTooNew), what the function raises, and
+        StorageUnavailable after `seconds_max`: at once while all threads of the account hang."""
         limiter = self._limiters[account]
-        return await trio.to_thread.run_sync(
-            lambda: function(self._store(account)), limiter=limiter, abandon_on_cancel=True
-        )
+        if account in self._hung and not limiter.available_tokens:
+            raise StorageUnavailable("look")
+        with trio.move_on_after(seconds_max):
+            found = await trio.to_thread.run_sync(
+                lambda: function(self._store(account)), limiter=limiter, abandon_on_cancel=True
+            )
+            self._hung.discard(account)
+            return found
+        self._hung.add(account)
+        raise StorageUnavailable("look")
 
     def _store(self, account: str) -> Store:
         with self._locks[account]:

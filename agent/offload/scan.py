@@ -28,7 +28,6 @@ from agent.offload.rows import Change, Turn
 from agent.offload.rules import Rules, first_turn
 from agent.offload.states import Residency
 from dataplane.blobapi.model import BlobState
-from dataplane.store.errors import StorageUnavailable
 from dataplane.store.store import Store
 
 log = logging.getLogger("blobedge.offload")
@@ -167,9 +166,7 @@ class Scanner:
             await self._queue(note)
 
     async def _call(self, account: str, function: Callable[[Store], T]) -> T:
-        with trio.move_on_after(CALL_SECONDS_MAX):
-            return await self._stores.call(account, function)
-        raise StorageUnavailable("list")
+        return await self._stores.call(account, function, CALL_SECONDS_MAX)
 
 
 def _known(place: Place, start: str, before: str | None, queue: Queue) -> list[Known]:
