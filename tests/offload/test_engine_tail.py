@@ -1,0 +1,111 @@
+"""Journals into the queue: what was done is queued once, what was only meant is looked at, and nothing is left over."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.config_offload import Offload, Rule
+from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.database import Queue
+from agent.offload.queries import Filter
+from agent.offload.rules import Rules
+from agent.offload.states import Residency
+from agent.offload.tail import Tail
+from dataplane.journal import unclean
+from dataplane.journal.reader import segments
+from dataplane.journal.record import Kind
+from dataplane.journal.writer import Journal
+
+pytestmark = pytest.mark.trio
+
+RULES = Rules(Offload(rules=[Rule(containers=["data"], upload="now")]), ["acct"])
+SECONDS_MAX = 20.0
+
+
+class World:
+    """A directory of journals, a queue, and the tail between them."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.journals = scratch / "journal"
+        self.queue = AsyncQueue(Queue(scratch / "queue.db"))
+        self.containers: set[tuple[str, str]] = set()
+
+    def rows(self) -> dict[str, Residency]:
+        page = self.queue.queue.rows(Filter(), None, 100_000)
+        return {row.name: row.residency for row in page.rows}
+
+    async def until(self, condition: Callable[["World"], bool]) -> None:
+        """Run the tail until the condition holds."""
+        with trio.fail_after(SECONDS_MAX):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Tail(self.journals, self.queue, RULES, self.containers.update).run)
+                while not await self.queue(lambda _: condition(self)):  # noqa: ASYNC110  (the tail has no such event)
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+
+
+def there(names: set[str], segments_count: int) -> Callable[[World], bool]:
+    """A condition: these rows, and this many segments."""
+    return lambda world: set(world.rows()) == names and len(segments(world.journals)) == segments_count
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.queue.queue.close()
+
+
+def done(*names: str, container: str = "data") -> list[tuple[Kind, str, str, str]]:
+    return [(Kind.DONE, "acct", container, name) for name in names]
+
+
+async def test_what_is_done_is_queued_and_a_finished_segment_goes(world: World) -> None:
+    journal = Journal(world.journals, 0)
+    journal.append([(Kind.INTENT, "acct", "data", "a"), (Kind.INTENT, "acct", "data", "b")])
+    journal.append([*done("a"), *done("b"), *done("not-for-a-rule", container="other")])
+    await world.until(there({"a", "b"}, 1))
+    journal.append([(Kind.CONTAINER, "acct", "data", ""), *done("c")])
+    journal.close()
+    await world.until(there({"a", "b", "c"}, 0))
+    assert world.containers == {("acct", "data")}
+    assert world.queue.queue.offsets() == {}
+    assert not unclean.is_due(world.journals)
+
+
+async def test_what_a_killed_worker_only_meant_to_do_is_looked_at(world: World) -> None:
+    journal = Journal(world.journals, 0)
+    journal.append([(Kind.INTENT, "acct", "data", name) for name in ("a", "b")])
+    journal.append(done("a"))
+    await world.until(there({"a"}, 1))  # it may be done yet
+    journal.close()  # as far as the segment is concerned, a kill is no different
+    await world.until(there({"a", "b"}, 0))
+
+
+async def test_a_tail_that_ends_anywhere_goes_on_there(world: World) -> None:
+    journal = Journal(world.journals, 0, segment_bytes_max=4096)
+    names: set[str] = set()
+    for turn in range(10):
+        batch = {f"{turn}-{number:03}" for number in range(100)}
+        journal.append(done(*batch))
+        names |= batch
+        await world.until(lambda world: len(world.rows()) == len(names))  # noqa: B023  (called at once)
+    journal.close()
+    await world.until(there(names, 0))
+
+
+async def test_damage_is_told_and_the_rest_goes_on(world: World) -> None:
+    journal = Journal(world.journals, 0)
+    journal.append(done("a"))
+    journal.append(done("lost"))
+    journal.close()
+    (segment,) = segments(world.journals)
+    path = world.journals / segment.name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    other = Journal(world.journals, 1)
+    other.append(done("b"))
+    await world.until(there({"a", "b"}, 1))
+    assert unclean.is_due(world.journals)
+    other.close()
