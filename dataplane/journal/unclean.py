@@ -79,7 +79,10 @@ def judge(directory: Path, boot: str = "") -> None:
 
 def _settle(directory: Path, worker: tuple[int, int], boot: str, fd: int) -> bool:
     """Have nothing depend on a marker any more."""
-    word, _, written_under = os.pread(fd, _MARKER_BYTES_MAX, 0).partition(b" ")
+    content = os.pread(fd, _MARKER_BYTES_MAX, 0)
+    word, _, written_under = content.partition(b" ")
+    if not content:
+        return True  # it was being made: nothing is written before it is durable
     if word == _WHOLE and written_under == boot.encode() + b"\n":
         sync_segments(directory, *worker)
     else:

@@ -28,7 +28,7 @@ from dataplane.journal.segmentfile import SEGMENT_BYTES_MAX, SegmentFile, bytes_
 JOURNAL_BYTES_MAX: Final = 1 << 30
 RETRY_SECONDS: Final = 1.0  # between two attempts on a disk that failed
 LOG_SECONDS: Final = 60.0  # between two lines of the log about it
-LOCK_SECONDS_MAX: Final = 1.0  # to wait for another thread's write before the disk counts as silent
+LOCK_SECONDS_MAX: Final = 5.0  # to wait, once, for another thread's write: a busy disk stalls for a second or two
 
 _log = logging.getLogger(__name__)
 

@@ -56,11 +56,17 @@ def test_what_was_lost_is_told_after_the_worker_is_gone(tmp_path: Path, lost: bo
     assert unclean.is_due(tmp_path) == lost
 
 
-@pytest.mark.parametrize("content", [b"", b"whole", b"whole this-bo", b"\0" * 40])
+@pytest.mark.parametrize("content", [b"whole", b"whole this-bo", b"\0" * 40])
 def test_a_marker_that_does_not_read_is_taken_for_the_worst(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w0-0000000000000001.running").write_bytes(content)
     unclean.judge(tmp_path, THIS)
     assert files(tmp_path) == {"unclean"}
+
+
+def test_a_marker_that_was_being_made_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "w0-0000000000000001.running").touch()
+    unclean.judge(tmp_path, THIS)
+    assert files(tmp_path) == set()
 
 
 def test_two_workers_of_one_number_have_a_marker_each(tmp_path: Path) -> None:
