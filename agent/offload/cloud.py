@@ -20,7 +20,7 @@ from requests.exceptions import InvalidHeader
 from agent.offload import transport
 from agent.offload.blocks import SMALL_BYTES_MAX
 from agent.offload.credentials import CloudSettings, Credential, Credentials
-from agent.offload.failures import CloudFailed, Observation, Request, found, judge
+from agent.offload.failures import CloudFailed, Kind, Observation, Request, found, judge
 from agent.offload.transport import Errand
 from agent.offload.verify import DEFAULT_TYPE, Facts, Seen, sorted_metadata
 from agent.problems import OperatorError
@@ -76,7 +76,7 @@ class Cloud:
 
     def source_url(self, blob: BlobClient) -> str:
         """Where the service itself reads a blob from: with a SAS, if that is what we have. A secret."""
-        credential = self.credentials.current()
+        credential = self._credential(Request("open", "", self.account, blob.container_name, blob.blob_name))
         return f"{blob.url}?{credential.sas}" if credential.sas else str(blob.url)
 
     def request(self, action: str, permission: str, container: str, name: str) -> Request:
@@ -85,6 +85,7 @@ class Cloud:
 
     def call(self, request: Request, errand: Errand, function: Callable[[], T]) -> T:
         """Run one request. Raises CloudFailed, for an errand that was stopped too."""
+        credential = self._credential(request)
         try:
             with errand:
                 errand.check()
@@ -93,7 +94,7 @@ class Cloud:
             raise
         except (AzureError, OSError, ValueError) as error:
             errand.check()  # stopped: what broke was broken by us
-            raise self._judged(request, error) from None
+            raise self._judged(request, error, credential) from None
 
     def look(self, blob: BlobClient, request: Request, errand: Errand) -> Seen | None:
         """What the cloud has now; None when there is no such blob. Raises CloudFailed."""
@@ -128,16 +129,19 @@ class Cloud:
             self._service = (credential.serial, client)
         return self._service[1]
 
-    def _judged(self, request: Request, error: Exception) -> CloudFailed:
-        """The failure of an SDK's exception. Whether the service has done it all the same is open unless it refused."""
-        credential = self.credentials.current()
+    def _judged(self, request: Request, error: Exception, credential: Credential) -> CloudFailed:
+        """The failure of an SDK's exception. Whether the service has done it all the same is open unless it refused.
+        A refusal of a credential that was replaced since the request began is for nobody to mend."""
         expires = credential.expires.isoformat() if credential.expires else ""
         known = Request(
             request.action, request.permission, request.account, request.container, request.name,
             expires, credential.expired(self._now()),
         )  # fmt: skip
         seen = observation(error, self._now())
-        return CloudFailed(judge(known, seen), maybe_done=not 400 <= seen.status < 500)
+        fault = judge(known, seen)
+        if fault.kind is Kind.OPERATOR and self._credential(request).serial != credential.serial:
+            return found("CredentialChanged", request)
+        return CloudFailed(fault, maybe_done=not 400 <= seen.status < 500)
 
 
 def observation(error: Exception, now: datetime) -> Observation:

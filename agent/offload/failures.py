@@ -181,6 +181,7 @@ CODES: Final[dict[str, tuple[Kind, str]]] = {
     "PaceClosed": (Kind.LATER, "the schedule or the daily budget sends nothing now"),
     "Cancelled": (Kind.LATER, "the upload was stopped"),
     "DeadlinePassed": (Kind.LATER, "the upload took too long"),
+    "CredentialChanged": (Kind.NOW, "{account}: the credential was replaced meanwhile"),
     "CredentialUnreadable": (Kind.OPERATOR, "{account}: the credential's file does not read: see [cloud]"),
 }  # fmt: skip
 

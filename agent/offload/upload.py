@@ -26,7 +26,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from azure.core import MatchConditions
-from azure.storage.blob import BlobBlock, ContentSettings, StandardBlobTier
+from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, StandardBlobTier
 
 from agent.offload import blocks, keep
 from agent.offload.cloud import Cloud
@@ -126,9 +126,13 @@ class _Upload:
         self.node = node
         self.blocks_in_flight = blocks_in_flight
         self.large = source.size > blocks.SMALL_BYTES_MAX
-        self.blob = cloud.blob(target.container, target.name)
         self.want: Wanted | None = None
         self.kept_as = ""
+
+    @property
+    def blob(self) -> BlobClient:
+        """Made for each request: a long upload outlives its SAS."""
+        return self.cloud.blob(self.target.container, self.target.name)
 
     def run(self, look_first: bool) -> Outcome:
         self.source.check_version(self._request("Put Blob", "w"))

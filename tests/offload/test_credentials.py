@@ -1,6 +1,7 @@
 """Credentials: read, read again when their file changes, and what is wrong with them said without repeating them."""
 
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from agent.offload.cloud import Cloud
 from agent.offload.credentials import CloudSettings, CredentialKind, Credentials
 from agent.offload.failures import CloudFailed, Kind
 from agent.offload.transport import Errand
-from agent.offload.upload import Guard, upload
+from agent.offload.upload import Guard, Policy, upload
 from agent.problems import OperatorError
-from tests.offload.azurite import ACCOUNT, KEY
-from tests.offload.upload_support import NODE, To, World, source
+from tests.offload.azurite import ACCOUNT, KEY, Exchange
+from tests.offload.upload_support import MIB, NODE, To, World, answered, source
 
 HOST = "https://edgestore.blob.core.windows.net"
 SAS = "sv=2024-11-04&ss=b&srt=co&sp=rwdt&se=2026-12-01T00:00:00Z&sig=c2VjcmV0"
@@ -149,3 +150,53 @@ def test_a_rotated_sas_counts_from_the_next_request_on(world: World, tmp_path: P
         cloud.close()
     assert world.bytes_of() == b"data"
     assert "sig=" not in "".join(str(line) for line in world.proxy.log)
+
+
+@pytest.fixture
+def sas_cloud(world: World, tmp_path: Path) -> Iterator[Cloud]:
+    """The cloud with a SAS for everything, in the file `sas`."""
+    (tmp_path / "sas").write_text(sas("rwdtc", datetime(2098, 1, 1, tzinfo=UTC)))
+    cloud = Cloud(CloudSettings(f"http://127.0.0.1:{world.proxy.port}/{ACCOUNT}", "sas_file", tmp_path / "sas"))
+    yield cloud
+    cloud.close()
+
+
+def test_a_long_upload_outlives_its_sas(world: World, sas_cloud: Cloud, tmp_path: Path) -> None:
+    fresh = sas("rwdtc", datetime(2099, 1, 1, tzinfo=UTC))
+    used: list[bool] = []
+
+    def rotate(exchange: Exchange) -> None:
+        if exchange.is_put("block") and world.proxy.count("comp=block&") == 1:
+            (tmp_path / "sas").write_text(fresh)
+        used.append("se=2099" in exchange.target)
+
+    world.proxy.fault = rotate
+    with source(tmp_path / "f", bytes(12 * MIB)) as version:
+        upload(sas_cloud, version, To(world.name, "b"), Guard(), Errand(), node=NODE, blocks_in_flight=1)
+    assert used[:3] == [False] * 3  # two looks and the first block
+    assert used[4:] == [True] * 3  # the third block, the list and the last look; the second may have begun
+    assert world.bytes_of() == bytes(12 * MIB)
+
+
+def test_a_refusal_of_a_sas_that_was_replaced_meanwhile_waits_for_nobody(
+    world: World, sas_cloud: Cloud, tmp_path: Path
+) -> None:
+    fresh = sas("rwdtc", datetime(2099, 1, 1, tzinfo=UTC))
+
+    def refuse(exchange: Exchange) -> None:
+        (tmp_path / "sas").write_text(fresh)
+        exchange.answer = answered("403 No", "AuthenticationFailed")
+
+    world.proxy.fault = refuse
+    with source(tmp_path / "f", b"data") as version, pytest.raises(CloudFailed) as raised:
+        upload(sas_cloud, version, To(world.name, "b"), Guard(), Errand(), node=NODE)
+    assert (raised.value.fault.kind, raised.value.fault.code) == (Kind.NOW, "CredentialChanged")
+
+
+def test_a_version_of_theirs_is_kept_with_a_sas_too(world: World, sas_cloud: Cloud, tmp_path: Path) -> None:
+    world.container.upload_blob("b", b"theirs")
+    guard = Guard(policy=Policy.KEEP_BOTH)
+    with source(tmp_path / "f", b"mine") as version:
+        outcome = upload(sas_cloud, version, To(world.name, "b"), guard, Errand(), node=NODE)
+    assert world.bytes_of() == b"mine"
+    assert world.bytes_of(outcome.kept_as) == b"theirs"
