@@ -1,6 +1,6 @@
 """Fault cycles: trouble begins, applications work on, it ends; then the cloud has all that the node has, once.
 
-BLOBEDGE_FAULT_CYCLES sets how many (the promise is shown with 300), BLOBEDGE_SEED changes the run.
+BLOBEDGE_FAULT_CYCLES sets how many (the promise is shown with 300), BLOBEDGE_FAULT_SEED changes the run.
 """
 
 import os
@@ -77,8 +77,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     need()
     if reason := unavailable():
         pytest.skip(f"NO POWER CUTS ON THIS MACHINE: {reason}")
-    seed = int(os.environ.get("BLOBEDGE_SEED", "4"))
-    print(f"BLOBEDGE_SEED={seed}")
+    seed = int(os.environ.get("BLOBEDGE_FAULT_SEED", "4"))
+    print(f"BLOBEDGE_FAULT_SEED={seed}")
     with (
         disk("ext4", tmp_path) as power,
         lab(tmp_path, seed) as made,
