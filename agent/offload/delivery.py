@@ -19,7 +19,7 @@ from agent.offload.cloud import Cloud
 from agent.offload.database import Queue
 from agent.offload.failures import CloudFailed
 from agent.offload.gate import Gate
-from agent.offload.look import Looked, Stores, look
+from agent.offload.look import Looked, Stores
 from agent.offload.pace import SharedPace
 from agent.offload.rows import Copy, Failure, Row, Turn
 from agent.offload.rules import Decision, Rules, Subject, decide
@@ -64,7 +64,7 @@ class Delivery:
         Raises CloudFailed, FuseBlown, QueueError, and MOUNT_ERRORS.
         """
         now = time.time_ns()
-        store, looked = await self._stores.call(row.account, lambda store: (store, look(store, self._rules, row, now)))
+        store, looked = await self._stores.look(self._rules, row, now)
         if looked is None:
             return await self._missing(row, errand, now)
         with contextlib.closing(looked.blob):

@@ -67,6 +67,21 @@ class Stores:
         self._hung.add(account)
         raise StorageUnavailable("look")
 
+    async def look(self, rules: Rules, row: Row, now: int) -> tuple[Store, "Looked | None"]:
+        """`look` at a row's blob, with the store that it is in. A blob that is found too late is closed again."""
+        waiting = True
+
+        def looked(store: Store) -> "tuple[Store, Looked | None]":
+            found = look(store, rules, row, now)
+            if found is not None and not waiting:
+                found.blob.close()
+            return store, found
+
+        try:
+            return await self.call(row.account, looked)
+        finally:
+            waiting = False
+
     def _store(self, account: str) -> Store:
         with self._locks[account]:
             if account not in self._stores:
