@@ -9,9 +9,11 @@ from typing import Any
 
 from azure.storage.blob import ContentSettings, ResourceTypes, generate_account_sas
 
+from agent.commands import status as status_command
+from agent.observability import client
 from tests.offload import azurite
 from tests.offload.azurite import Exchange
-from tests.offload.engine_support import answer, away, back, edge
+from tests.offload.engine_support import NOW, answer, away, back, edge
 
 
 def test_a_blob_that_is_put_arrives_with_its_bytes_and_properties(cloud_port: int, tmp_path: Path) -> None:
@@ -147,3 +149,20 @@ def sas(permissions: str) -> str:
         permissions,
         datetime.now(UTC) + timedelta(hours=1),
     )
+
+
+def test_a_reload_hands_the_queue_over_and_new_rules_reach_what_was_kept(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path, NOW + 'prefix = "a/"\n') as node:
+        blobs = node.container("reloaded")
+        blobs.upload_blob("a/1", b"1")
+        blobs.upload_blob("b/1", b"2")
+        node.until_in_cloud("reloaded", {"a/1": b"1"})
+        text = node.service.file.read_text()
+        node.service.file.write_text(text.replace('prefix = "a/"\n', ""))
+        node.service.signal(signal.SIGHUP)
+        node.until_in_cloud("reloaded", {"a/1": b"1", "b/1": b"2"})
+        blobs.upload_blob("c/1", b"3")
+        node.until_in_cloud("reloaded", {"a/1": b"1", "b/1": b"2", "c/1": b"3"})
+        status = client.get(node.service.admin, "/status")[1]
+        assert status["last_reload"]["state"] == "done"
+        assert "all is in the cloud" in str(status_command._report(node.report()))
