@@ -28,6 +28,8 @@ from agent.problems import OperatorError
 CONNECT_SECONDS_MAX: Final = 10.0
 ANSWER_SECONDS_MAX: Final = 60.0  # between two bytes of an answer; Azure may take half a minute for a Put Block List
 _CAUSES_MAX: Final = 16
+#: What the SDK's own code runs into when an answer lacks what it always has, as one does that was cut off.
+_UNREADABLE: Final = (AttributeError, KeyError, TypeError)
 #: Found inside of the SDK's errors, these say more than the error itself.
 _ROOTS: Final = (ssl.SSLCertVerificationError, InvalidHeader, UnicodeEncodeError)
 
@@ -92,7 +94,7 @@ class Cloud:
                 return function()
         except CloudFailed:
             raise
-        except (AzureError, OSError, ValueError) as error:
+        except (AzureError, OSError, ValueError, *_UNREADABLE) as error:
             errand.check()  # stopped: what broke was broken by us
             raise self._judged(request, error, credential) from None
 

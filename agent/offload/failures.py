@@ -94,6 +94,7 @@ _NEVER: Final = "{account}: the service will not take {blob} ({answer})"
 _CHANGED: Final = "{blob} was changed in {account} by somebody else ({code})"
 _LEASED: Final = "{account}: somebody holds a lease on {blob} ({code})"
 _NO_LINK: Final = "{account}: no way to the service ({code})"
+_UNREADABLE: Final = "{account}: an answer to {action} does not read: is this a Blob service?"
 
 #: By Azure's code, whatever the status.
 CODES: Final[dict[str, tuple[Kind, str]]] = {
@@ -209,7 +210,10 @@ EXCEPTIONS: Final[dict[str, tuple[Kind, str]]] = {
     "IncompleteReadError": (Kind.LINK, _NO_LINK),
     "InvalidHeader": (Kind.POISON, _NEVER),
     "UnicodeEncodeError": (Kind.POISON, _NEVER),
-    "DecodeError": (Kind.LATER, "{account}: an answer to {action} does not read: is this a Blob service?"),
+    "DecodeError": (Kind.LATER, _UNREADABLE),
+    "AttributeError": (Kind.LATER, _UNREADABLE),
+    "KeyError": (Kind.LATER, _UNREADABLE),
+    "TypeError": (Kind.LATER, _UNREADABLE),
     "SSLCertVerificationError": (
         Kind.OPERATOR,
         "{account}: the certificate is not trusted: see [cloud] ca_file, and whether something on the way opens TLS",

@@ -253,7 +253,7 @@ class _Upload:
         try:
             uncommitted = self.cloud.call(request, self.errand, lambda: self.blob.get_block_list("uncommitted")[1])
         except CloudFailed as failed:
-            if failed.fault.code in ("BlobNotFound", "UnicodeDecodeError"):
+            if failed.fault.code in ("BlobNotFound", "404", "UnicodeDecodeError"):  # 404: cut off before its code
                 return set()
             raise
         return {(block.id, block.size) for block in uncommitted}
