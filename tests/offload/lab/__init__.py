@@ -11,13 +11,15 @@
     edge       the node: the product, started in the edge namespace
     oracle     node against cloud, blob by blob
 
-Root only, and only with nft, tun and Azurite (tools/test installs them): `unavailable()` says what is missing.
+Root only, and only with nft and Azurite (tools/test installs them): `need()` says what is missing.
 Nothing can leave the machine: no namespace has a default route, which is asserted before a byte is sent and again
 whenever the link is healed, as a route that is gone with its device would otherwise be replaced by the default one.
 """
 
+import functools
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,17 +33,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 
 
 def need() -> None:
-    """Skip the running test aloud when there can be no lab; where every program has to be there, fail it instead."""
+    """Skip the running test aloud where there can be no lab; a program that is missing where all have to be there fails
+    it instead."""
+    if reason := impossible():
+        pytest.skip(f"NO LAB OF OFFLOAD ON THIS MACHINE: {reason}")
     if reason := unavailable():
-        if os.geteuid() == 0 and must_be_complete(os.environ):
+        if must_be_complete(os.environ):
             pytest.fail(reason)
-        pytest.skip(reason)
+        pytest.skip(f"NO LAB OF OFFLOAD: {reason}")
+
+
+@functools.cache
+def impossible() -> str | None:
+    """Return why this machine, or who runs the test, cannot make namespaces; None if it can."""
+    if os.geteuid() != 0:
+        return "not root: network namespaces need it"
+    # In a process of its own: whoever may not enter a namespace may not come back either.
+    done = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
+    return f"{done.stderr.strip()} (unshare: {done.returncode})" if done.returncode else None
 
 
 def unavailable() -> str | None:
-    """Return why there can be no lab on this machine, or None if there can."""
-    if os.geteuid() != 0:
-        return "not root: network namespaces need it"
+    """Return which program is missing, or None."""
     if shutil.which("nft", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
         return "nft is not installed: apt-get install nftables"
     if azurite.command() is None:
