@@ -147,7 +147,7 @@ def check(
 
 @config_app.command()
 def show(file: ConfigArgument) -> None:
-    """Print the whole configuration with every default, as TOML, keys left out."""
+    """Print the whole configuration with every default, as TOML, without the account keys."""
     print(config_show.document(load(file, files=False)), end="")
 
 

@@ -103,7 +103,7 @@ def reference() -> str:
 def example() -> str:
     """The sample configuration, every key with its explanation."""
     lines = [
-        "# blobedge configuration. Every key, with its default; those with a # may stay out.",
+        "# blobedge configuration. Every key, with its default or an example; those with a # may stay out.",
         "# Check it with: blobedge config check FILE",
     ]
     for header, model, repeats in TABLES:

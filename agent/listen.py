@@ -56,6 +56,8 @@ def parse_admin(text: str) -> Listen | UnixListen:
         if not path.startswith("/") or len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
             raise ValueError(f"{text!r} is not a Unix socket: write unix:/PATH, at most {UNIX_PATH_BYTES_MAX} bytes")
         return UnixListen(path)
+    if "://" not in text:
+        raise ValueError(f"{text!r} is not an address: write unix:/PATH or http://HOST:PORT")
     listen = parse_listen(text)
     if listen.scheme != "http":
         raise ValueError(f"{text!r}: the admin endpoint speaks plain http; put it on loopback or a Unix socket")

@@ -196,8 +196,9 @@ def _condition(process: ProcessSnapshot) -> str:
 def report(seen: ReportSnapshot, now: float) -> Check:
     """What the sidecar found: degraded when it failed, is old, or tells of an absent cloud or settings that drifted.
 
-    The documents are those of agent.doctor.cloud.report and agent.tuning.report.report; `error` is the sidecar's own
-    word for a reporter that failed. A cloud that is away never makes the node fail: clients are served from the mounts.
+    The documents are those of agent.doctor.cloud.report, agent.tuning.report.report and agent.offload.service; `error`
+    is the sidecar's own word for a reporter that failed. A cloud that is away, or an offload that does not run, never
+    makes the node fail: clients are served from the mounts.
     """
     document = seen.document
     age = now - seen.at
@@ -206,11 +207,23 @@ def report(seen: ReportSnapshot, now: float) -> Check:
         reason = f"the last report is {age:.0f} s old"
     elif "error" in document:
         reason = f"the report failed: {document['error']}"
+    elif seen.kind == "offload":
+        reason = _offload(document)
     elif document.get("configured") and not document.get("reachable"):
         reason = f"{document.get('step')}: {document.get('reason')}"
     elif drift := document.get("drift"):
         reason = f"{len(drift)} settings are not as `blobedge tune apply` left them: see `blobedge tune verify`"
     return Check(seen.kind, "degraded" if reason else "ok", reason, {**document, "at": seen.at})
+
+
+def _offload(document: Mapping[str, Any]) -> str:
+    """What an operator has to mend; "" when it goes on by itself. A pause was asked for, a link comes back."""
+    if not document.get("configured"):
+        return ""
+    if not document.get("socket"):
+        return f"nothing goes to the cloud: {document.get('state')}"
+    held = sum(each["blobs"] for each in document["totals"] if each["hold"] in ("operator", "poison"))
+    return f"{held:,} blobs are held: blobedge queue ls --hold operator,poison" if held else ""
 
 
 def clock(reports: Iterable[ReportSnapshot], seconds_max: float) -> Check | None:

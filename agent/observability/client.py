@@ -44,7 +44,7 @@ def find(admin: str | None) -> str:
         try:
             parse_admin(admin)
         except ValueError as error:
-            raise OperatorError(str(error)) from None
+            raise OperatorError(f"--admin: {error}") from None
         return admin
     live, forbidden = [], []
     for path in candidates(os.environ, os.geteuid()):
@@ -80,7 +80,7 @@ def get(address: str, path: str, token_file: str | None = None) -> tuple[int, An
         answer = connection.getresponse()
         body = answer.read(ANSWER_BYTES_MAX)
     except (OSError, http.client.HTTPException) as error:
-        raise Unreachable(f"{address}: {error}") from None
+        raise Unreachable(f"{address}: {getattr(error, 'strerror', None) or error}") from None
     finally:
         connection.close()
     if answer.getheader("Content-Type") != "application/json":

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from agent.tuning.apply import Drift
 from agent.tuning.observe import Observed
-from agent.tuning.planner import Plan
+from agent.tuning.planner import Change, Plan
 from agent.tuning.settings import Setting
 
 EMPTY = "(empty)"
@@ -47,11 +49,9 @@ def plan_tables(plan: Plan, *, skipped: bool) -> None:
     console = Console()
     console.print(f"profile {plan.profile}; {plan.basis}", highlight=False)
     if plan.changes:
-        changes = _table("key", "present", "planned", "reason", "source")
         for item in plan.changes:
-            new = f"{item.new} {item.unit}" if item.unit.isalpha() else item.new
-            changes.add_row(escape(item.key), escape(item.old) or EMPTY, escape(new), item.reason, item.source)
-        console.print(changes)
+            _change(console, item)
+        console.print()
     else:
         console.print("nothing to change")
     if skipped:
@@ -59,6 +59,14 @@ def plan_tables(plan: Plan, *, skipped: bool) -> None:
         for left in plan.skipped:
             rest.add_row(escape(left.key), escape(left.why))
         console.print(rest)
+
+
+def _change(console: Console, item: Change) -> None:
+    """Old and new, then why: as lines, as a column beside long keys would be a few characters wide."""
+    new = f"{item.new} {item.unit}" if item.unit.isalpha() else item.new
+    console.print(f"[bold]{escape(item.key)}[/bold]  {escape(item.old) or EMPTY} -> {escape(new)}", highlight=False)
+    why = Text(f"{item.reason}\nsource: {item.source}")
+    console.print(Padding(why, (0, 0, 0, 4)))
 
 
 def drift_table(drift: Sequence[Drift]) -> None:

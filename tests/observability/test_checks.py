@@ -125,6 +125,24 @@ def test_report(document: dict[str, Any], status: str, reason: str) -> None:
     assert checks.report(ReportSnapshot("cloud", 100.0, document), now=5000.0).status == "degraded"
 
 
+@pytest.mark.parametrize(
+    ("hold", "reason"),
+    [("", ""), ("waiting", ""), ("operator", "2 blobs are held"), ("poison", "2 blobs are held")],
+)
+def test_an_offload_degrades_when_somebody_has_to_look(hold: str, reason: str) -> None:
+    totals = [{"residency": "queued", "hold": hold, "blobs": 2, "bytes": 700}]
+    document = {"configured": True, "socket": "/run/queue.sock", "state": "running", "totals": totals}
+    check = checks.report(ReportSnapshot("offload", 100.0, document), now=101.0)
+    assert (check.status, check.reason.partition(":")[0]) == ("degraded" if reason else "ok", reason)
+
+
+def test_an_offload_that_does_not_run_degrades_and_none_is_well() -> None:
+    stopped = {"configured": True, "state": "does not run: the disk is full", "socket": ""}
+    check = checks.report(ReportSnapshot("offload", 100.0, stopped), now=101.0)
+    assert (check.status, "the disk is full" in check.reason) == ("degraded", True)
+    assert checks.report(ReportSnapshot("offload", 100.0, {"configured": False}), now=101.0).status == "ok"
+
+
 @pytest.mark.parametrize(("ahead", "status"), [(0.0, "ok"), (-30.0, "ok"), (61.0, "degraded"), (-900.0, "degraded")])
 def test_clock(ahead: float, status: str) -> None:
     report = ReportSnapshot("cloud", 1.0, {"clock_skew_seconds": ahead})
