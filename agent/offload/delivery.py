@@ -47,8 +47,18 @@ class Delivery:
     """Carries out rows with what all of them share."""
 
     def __init__(
-        self, queue: AsyncQueue, stores: Stores, rules: Rules, cloud: Cloud, gate: Gate, pace: SharedPace, node: str
+        self,
+        queue: AsyncQueue,
+        stores: Stores,
+        rules: Rules,
+        cloud: Cloud,
+        gate: Gate,
+        pace: SharedPace,
+        node: str,
+        known_since: int,
     ) -> None:
+        """`known_since`: when the queue's database was made (ns since 1970). What is older may be in the cloud although
+        no row says so, and is looked for there before it is sent."""
         self._queue: Final = queue
         self._stores: Final = stores
         self._rules: Final = rules
@@ -56,6 +66,7 @@ class Delivery:
         self._gate: Final = gate
         self._pace: Final = pace
         self._node: Final = node
+        self._known_since: Final = known_since
         self._threads: Final = trio.CapacityLimiter(UPLOADS_COUNT_MAX)
 
     async def deliver(self, row: Row, errand: Errand) -> bool:
@@ -95,8 +106,9 @@ class Delivery:
         here = (row.cloud_container, row.cloud_name) == (target.container, target.name)
         guard = Guard(row.cloud_etag if here and row.copied_at else "", Policy(looked.decision.conflict))
         source = source_of(store, BlobRef(row.container, row.name), looked.blob)
+        unknown = not row.copied_at and looked.seen.modified_ns < self._known_since
         work = functools.partial(
-            upload, self._cloud, source, target, guard, errand, node=self._node, again=row.attempts > 0
+            upload, self._cloud, source, target, guard, errand, node=self._node, again=row.attempts > 0 or unknown
         )
         async with self._gate.upload(target, looked.seen.size):
             try:

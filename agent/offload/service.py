@@ -55,6 +55,7 @@ REPORT_SECONDS: Final = 1.0
 COUNT_SHARE: Final = 0.02  # of the time may go into counting for the report
 CREDENTIAL_SECONDS: Final = 1.0  # between two looks whether the credential's file was changed
 GIB: Final = 1 << 30
+MADE: Final = "made-at"  # in the queue's settings
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -129,7 +130,8 @@ class _Parts:
         rules, stores, gate = Rules(offload, accounts), Stores(config.accounts), Gate(queue)
         await gate.load()
         pace = await _pace(offload, queue)
-        delivery = Delivery(queue, stores, rules, cloud, gate, pace, offload.node_name())
+        known_since = await queue(_known_since)
+        delivery = Delivery(queue, stores, rules, cloud, gate, pace, offload.node_name(), known_since)
         host, port = host_and_port(cloud.settings.endpoint)
         watch = LinkWatch(host, port, _tls(cloud.settings))
         engine = Engine(queue, delivery, gate, pace, watch, offload.uploads_count_max)
@@ -207,6 +209,14 @@ class _Parts:
             done = await self._queue(functools.partial(_retry, wanted_rows, after))
             if (after := done.after) is None:
                 return
+
+
+def _known_since(queue: Queue) -> int:
+    """When the database was made, ns since 1970."""
+    found = queue.recall(MADE)
+    if found is None:
+        queue.remember(MADE, found := str(time.time_ns()))
+    return int(found)
 
 
 def _retry(wanted_rows: Filter, after: str | None, queue: Queue) -> Done:
