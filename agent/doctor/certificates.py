@@ -128,7 +128,12 @@ def _chain(facts: CertificateFacts) -> list[Finding]:
     if facts.self_signed:
         what = "signed by itself: only clients that trust this very certificate accept it"
         return [
-            Finding(CHECK, "note", what, "give clients the file (SSL_CERT_FILE), or use an authority that they know")
+            Finding(
+                CHECK,
+                "note",
+                what,
+                "give clients the file (SSL_CERT_FILE; Python: REQUESTS_CA_BUNDLE), or use an authority that they know",
+            )
         ]
     return [Finding(CHECK, "ok", f"chain of {facts.count}, ending below {facts.issuer}")]
 
