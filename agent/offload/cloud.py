@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from azure.core.exceptions import AzureError, HttpResponseError
+from azure.core.exceptions import AzureError, DecodeError, HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobClient, BlobProperties, BlobServiceClient, ContainerClient
 from requests.exceptions import InvalidHeader
@@ -106,7 +106,7 @@ class Cloud:
     def properties(self, blob: BlobClient, request: Request, errand: Errand) -> BlobProperties | None:
         """Get Blob Properties; None when there is no such blob. Raises CloudFailed."""
         try:
-            return self.call(request, errand, blob.get_blob_properties)
+            return self.call(request, errand, lambda: _whole(blob.get_blob_properties()))
         except CloudFailed as failed:
             if failed.fault.code == "BlobNotFound":
                 return None
@@ -144,6 +144,13 @@ class Cloud:
         if fault.kind is Kind.OPERATOR and self._credential(request).serial != credential.serial:
             return found("CredentialChanged", request)
         return CloudFailed(fault, maybe_done=not 400 <= seen.status < 500)
+
+
+def _whole(properties: BlobProperties) -> BlobProperties:
+    """Raises DecodeError for an answer without the ETag that each has: it was cut off, and shows no version at all."""
+    if not properties.etag:
+        raise DecodeError("an answer without an ETag")
+    return properties
 
 
 def observation(error: Exception, now: datetime) -> Observation:

@@ -155,6 +155,20 @@ def test_an_answer_cut_off_after_its_status_line_has_a_class_at_any_request(
             assert world.bytes_of(f"b{number}") == (tmp_path / "f").read_bytes()
 
 
+def test_a_look_that_is_cut_off_shows_nobody_elses_version(world: World, tmp_path: Path) -> None:
+    """Or a delete would be given up, and a conflict be seen where there is none."""
+    with source(tmp_path / "f", b"data") as version:
+        etag = world.send(version).cloud_etag
+        world.proxy.fault = once(lambda exchange: exchange.method == "HEAD", setting(truncate_answer=20))
+        fault = tried(lambda: world.send(version, etag=etag, again=True, policy=Policy.CLOUD_WINS))
+        assert fault is not None
+        assert fault.kind is Kind.LATER
+        world.proxy.fault = once(lambda exchange: exchange.method == "HEAD", setting(truncate_answer=20))
+        fault = tried(lambda: delete(world.cloud, To(world.name, "b"), Guard(etag), Errand(), node=NODE))
+        assert fault is not None
+        assert fault.kind is Kind.LATER
+
+
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_a_reset_at_any_request_loses_and_doubles_nothing(world: World, tmp_path: Path, size: int) -> None:
     """Each request of an upload in turn, before it and after it took effect."""
