@@ -5,7 +5,7 @@ A batch takes a few milliseconds a thousand records: records of one blob are mad
 end, or a hundred overwrites), and the rest goes in the order of the names, as neighbours share pages of the index.
 
 What a change does to a Hold: WAITING and POISON end, as they are of a version that is no more; OPERATOR stays, as no
-new version mends a credential.
+new version mends a credential; but for the delete fuse's, as a blob that is back is not to be deleted.
 
 Rejected: asking the store here what a blob is now, which would make a batch as slow as the mount.
 """
@@ -33,10 +33,10 @@ ON CONFLICT (container_id, name) DO UPDATE SET
     due_at = excluded.due_at,
     priority = excluded.priority,
     order_key = excluded.order_key,
-    attempts = CASE hold WHEN 'operator' THEN attempts ELSE 0 END,
-    failure = CASE hold WHEN 'operator' THEN failure ELSE '' END,
-    error = CASE hold WHEN 'operator' THEN error ELSE '' END,
-    hold = CASE hold WHEN 'operator' THEN hold ELSE excluded.hold END
+    attempts = CASE WHEN {moves.STAYS_HELD} THEN attempts ELSE 0 END,
+    failure = CASE WHEN {moves.STAYS_HELD} THEN failure ELSE '' END,
+    error = CASE WHEN {moves.STAYS_HELD} THEN error ELSE '' END,
+    hold = CASE WHEN {moves.STAYS_HELD} THEN hold ELSE excluded.hold END
 """
 _HEAT: Final = "UPDATE blobs SET read_at = max(read_at, ?) WHERE container_id = ? AND name = ?"
 

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from typing import Final
 
+from agent.offload import fuse
 from agent.offload.rows import ERROR_CHARACTERS_MAX, Copy, Failure, Row, Seen, Turn
 from agent.offload.states import TABLE, Event, Hold
 
@@ -19,7 +20,14 @@ _NOT_IN_CLOUD: Final = "copied_etag = '', cloud_etag = '', copied_at = 0"
 _SEEN: Final = "etag = :etag, size = :size, modified_ns = :modified_ns"
 #: An operator may hold a row while it is worked on; the work's end does not take that back, unless it succeeds.
 _HOLD: Final = "hold = CASE hold WHEN 'operator' THEN hold ELSE :hold END"
-_TURN: Final = f"due_at = :due_at, priority = :priority, order_key = :order_key, {_HOLD}"
+_TURN: Final = "due_at = :due_at, priority = :priority, order_key = :order_key"
+#: What holds a row although its blob has changed: an operator's hold, but not the delete fuse's, as nothing is deleted.
+STAYS_HELD: Final = f"hold = 'operator' AND failure <> '{fuse.FAILURE}'"
+_NO_FUSE: Final = (
+    f"hold = CASE WHEN {STAYS_HELD} THEN hold ELSE :hold END, "
+    f"error = CASE failure WHEN '{fuse.FAILURE}' THEN '' ELSE error END, "
+    f"failure = CASE failure WHEN '{fuse.FAILURE}' THEN '' ELSE failure END"
+)
 
 #: The blob, whatever became of its row. For what is true of the cloud, whichever version is here.
 _BLOB: Final = (
@@ -64,7 +72,7 @@ def without_secrets(text: str) -> str:
 def changed(connection: sqlite3.Connection, row: Row, seen: Seen, turn: Turn, now: int) -> bool:
     """The blob was looked at, and a rule sends this version: at once, or later."""
     values = {**seen._asdict(), **turn._asdict(), "at": seen.modified_ns, "hold": _hold(turn, now)}
-    return _move(connection, row, Event.CHANGED, f", {_SEEN}, {_TURN}, changed_at = {SINCE}", values)
+    return _move(connection, row, Event.CHANGED, f", {_SEEN}, {_TURN}, {_NO_FUSE}, changed_at = {SINCE}", values)
 
 
 def kept(connection: sqlite3.Connection, row: Row, seen: Seen) -> bool:
@@ -75,7 +83,7 @@ def kept(connection: sqlite3.Connection, row: Row, seen: Seen) -> bool:
 def deleted(connection: sqlite3.Connection, row: Row, turn: Turn, now: int) -> bool:
     """The blob is not here any more, and a rule deletes it in the cloud."""
     values = {**turn._asdict(), "at": now, "hold": _hold(turn, now)}
-    return _move(connection, row, Event.DELETED, f", {_TURN}, changed_at = :at, attempts = 0", values)
+    return _move(connection, row, Event.DELETED, f", {_TURN}, {_HOLD}, changed_at = :at, attempts = 0", values)
 
 
 def gone(connection: sqlite3.Connection, row: Row) -> bool:

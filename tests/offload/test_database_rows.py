@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from agent.offload import moves
+from agent.offload import fuse, moves
 from agent.offload.database import Queue
 from agent.offload.rows import ERROR_CHARACTERS_MAX, Failure, Read
 from agent.offload.states import Event, Hold, Residency
@@ -93,6 +93,32 @@ def test_what_a_change_does_to_a_hold(queue: Queue, hold: Hold, after: Hold) -> 
     row = only(queue)
     assert row.hold is after
     assert (row.attempts, row.failure, row.error) == ((1, "class", "text") if after else (0, "", ""))
+
+
+def test_a_blob_that_is_back_is_not_held_by_the_fuse_that_kept_its_copy(queue: Queue) -> None:
+    queue.ingest("s", 1, [change("b")])
+    (row,) = queue.take(NOW, 5, [])
+    queue.copied(row, copy("e1"))
+    queue.deleted(row, turn(), NOW)
+    (row,) = queue.take(NOW, 5, [])
+    assert queue.failed(row, Failure(fuse.FAILURE, "many deletes", Hold.OPERATOR))
+    assert queue.take(NOW, 5, []) == []
+    queue.ingest("s", 2, [change("b", NOW + 1)])
+    back = only(queue)
+    assert (back.residency, back.hold, back.failure, back.error) == (Residency.QUEUED, Hold.NONE, "", "")
+    assert [again.id for again in queue.take(NOW + 1, 5, [])] == [row.id]
+
+
+@pytest.mark.parametrize(("failure", "after"), [(fuse.FAILURE, Hold.NONE), ("operator", Hold.OPERATOR)])
+def test_a_look_that_finds_the_blob_ends_the_hold_of_the_fuse_only(queue: Queue, failure: str, after: Hold) -> None:
+    queue.ingest("s", 1, [change("b")])
+    (row,) = queue.take(NOW, 5, [])
+    queue.copied(row, copy("e1"))
+    queue.deleted(row, turn(), NOW)
+    queue.failed(row, Failure(failure, "text", Hold.OPERATOR))
+    assert queue.changed(row, seen("e2"), turn(), NOW)
+    back = only(queue)
+    assert (back.residency, back.hold, back.failure) == (Residency.QUEUED, after, failure if after else "")
 
 
 def test_failures_count_and_wait(queue: Queue) -> None:
