@@ -165,6 +165,19 @@ def resume(
 
 
 @queue.command()
+def scan(admin: Admin = None, token_file: TokenFile = None) -> None:
+    """Look at everything on the mounts now: finds what another program (`cp`, `rsync`) put there and the rules send.
+
+    It starts the look and does not wait for its end; `blobedge queue show` says how far it is.
+    """
+    with _queue(admin, token_file) as found:
+        running = found.get("/queue/status")["scan"]["running"]
+        found.post("/queue/scan")
+    begins = "begins when the one that is under way is through" if running else "begins now"
+    print(f"a look at everything {begins}: `blobedge queue show` says how far it is")
+
+
+@queue.command()
 def drain(
     seconds: Annotated[float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="Give up then.")] = None,
     as_json: Json = False,
@@ -343,8 +356,19 @@ def _print_summary(status: dict[str, Any]) -> None:
         print(f"blocked      {shown(name)}: {shown(text)}")
     if status["last_failure"]:
         print(f"last failure {shown(status['last_failure']['text'])}")
+    print(f"scan         {_scan_text(status['scan'])}")
     if status["scan"]["problem"]:
         print(f"scan         {shown(status['scan']['problem'])}")
+
+
+def _scan_text(scan: dict[str, Any]) -> str:
+    """What is said of the look at everything that is on the mounts."""
+    if place := scan["running"]:
+        at = f"{place['account']}/{place['container']}"
+        return f"looks at everything: {place['blobs']:,} blobs so far, now at {shown(at)}"
+    return (
+        f"looked at everything, begun {_when(int(scan['at'] * _NS))}" if scan["at"] else "not looked at everything yet"
+    )
 
 
 def _size(count: float) -> str:

@@ -6,6 +6,7 @@
     POST /queue/act       act=retry|hold|release|drop|pin|unpin on the next slice of what the filter lets through
     POST /queue/pause     nothing is sent until resume, not even after a restart
     POST /queue/resume    go on; confirm_deletes=1: with the deletes that the fuse stopped, too
+    POST /queue/scan      look at everything on the mounts now
 
 The socket has mode 0600 and is in a directory that others cannot enter, or that the unit owns: who may use it may
 delete in the cloud. Its name is made of the queue's directory, and only the sidecar that holds the queue's lock binds
@@ -53,6 +54,10 @@ class Engine(Protocol):
 
     async def resume(self, *, confirm_deletes: bool) -> None:
         """Go on."""
+        ...
+
+    async def scan(self) -> None:
+        """Look at everything on the mounts, from the beginning."""
         ...
 
     def wake(self) -> None:
@@ -126,8 +131,12 @@ def _routes(queue: AsyncQueue, engine: Engine) -> tuple[Routes, Routes]:
         await engine.resume(confirm_deletes=query.get("confirm_deletes") == "1")
         return json_response({"paused": False})
 
+    async def scan(_query: Mapping[str, str]) -> Response:
+        await engine.scan()
+        return json_response({"asked": True})
+
     reads = {"/queue/status": status, "/queue/rows": rows, "/queue/blob": blob}
-    return reads, {"/queue/act": act, "/queue/pause": pause, "/queue/resume": resume}
+    return reads, {"/queue/act": act, "/queue/pause": pause, "/queue/resume": resume, "/queue/scan": scan}
 
 
 def document(row: Row) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     the journals say that something is missing        paced
     the rules are other ones than at the last scan    paced; what was kept or waits is asked about again
     `scan_seconds` have passed                        paced
+    the operator asks (`blobedge queue scan`)         paced; kept in the queue until it has begun
     a scan was not finished                           goes on where it was
     a container was itself changed                    that container
 
@@ -34,6 +35,7 @@ TURN_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 30.0
 RULES: Final = "rules"  # in the queue's settings: a digest of the rules of the last scan
 SCANNED: Final = "scanned-at"  # likewise: when the last one began, ns since 1970
+ASKED: Final = "scan-asked"  # likewise: "1" from an operator's wish until that look begins
 _SECOND_NS: Final = 1_000_000_000
 
 
@@ -52,6 +54,11 @@ class Rounds:
     def want(self, containers: set[tuple[str, str]]) -> None:
         """These were themselves made, changed or deleted."""
         self._containers |= containers
+
+    async def ask(self) -> None:
+        """Look at everything from the beginning, within TURN_SECONDS, or after the look that is under way: it may have
+        passed what is asked about. Outlives a restart. Raises QueueError."""
+        await self._queue(lambda queue: queue.remember(ASKED, "1"))
 
     async def run(self) -> None:
         """Until cancelled. Raises QueueError."""
@@ -75,12 +82,13 @@ class Rounds:
         """Where a scan is to begin, if one is due. Raises OSError when the journals cannot be asked."""
         if (unfinished := await self.scanner.unfinished()) is not None:
             return unfinished
-        again = await self._queue(lambda queue: queue.recall(RULES)) != self._digest()
+        digest, asked = await self._queue(lambda queue: (queue.recall(RULES), queue.recall(ASKED)))
+        again = digest != self._digest()
         if not self.scanned_at:
             return Place(fast=True)
         missing = await trio.to_thread.run_sync(unclean.is_due, self._journals)
         age = time.time_ns() - self.scanned_at
-        if again or missing or not 0 <= age < self._offload.scan_seconds * _SECOND_NS:
+        if again or missing or asked or not 0 <= age < self._offload.scan_seconds * _SECOND_NS:
             return Place(again=again)
         return None
 
@@ -88,6 +96,8 @@ class Rounds:
         began = time.time_ns()
         if place == replace(Place(), again=place.again, fast=place.fast):  # from the beginning
             await trio.to_thread.run_sync(unclean.begin, self._journals)
+            await self.scanner.begin(place)
+            await self._queue(lambda queue: queue.remember(ASKED, ""))  # after the place: a kill forgets no wish
         done = await self.scanner.scan(place)
         digest = self._digest()
 

@@ -76,6 +76,10 @@ class Scanner:
         except (ValueError, TypeError):  # of another version
             return Place()
 
+    async def begin(self, place: Place) -> None:
+        """Note that a scan begins here: `unfinished` has it until `scan` is through. Raises QueueError."""
+        await self._note([], place)
+
     async def scan(self, place: Place) -> Place:
         """Look at everything from a place on. Returns the last place. Raises QueueError, and StoreError or OSError for
         a mount that fails: then what was found so far is noted, and `unfinished` is where it stopped."""

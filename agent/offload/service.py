@@ -172,6 +172,9 @@ class _Parts:
     async def resume(self, *, confirm_deletes: bool) -> None:
         await self._engine.resume(confirm_deletes=confirm_deletes)
 
+    async def scan(self) -> None:
+        await self._rounds.ask()
+
     def wake(self) -> None:
         self._engine.retry()
 

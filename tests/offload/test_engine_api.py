@@ -36,6 +36,9 @@ class StubEngine:
     async def resume(self, *, confirm_deletes: bool) -> None:
         self.told.append(f"resume {confirm_deletes}")
 
+    async def scan(self) -> None:
+        self.told.append("scan")
+
     def wake(self) -> None:
         self.told.append("wake")
 
@@ -112,6 +115,7 @@ async def test_pages_follow_each_other_and_filters_narrow_them(tmp_path: Path, m
         ("GET", "/queue/blob", {"account": "acct"}, 400),
         ("GET", "/queue/pause", {}, 404),
         ("GET", "/queue/act", {"act": "drop"}, 404),
+        ("GET", "/queue/scan", {}, 404),
         ("HEAD", "/queue/act", {"act": "drop"}, 404),
         ("POST", "/queue/rows", {}, 404),
         ("POST", "/queue/act", {"act": "sell"}, 400),
@@ -137,7 +141,8 @@ async def test_acts_reach_the_rows_and_the_engine(tmp_path: Path, monkeypatch: p
         assert await asked.ask("POST", "/queue/act", act="drop", prefix="a/") == (200, {"rows": 2, "after": None})
         await asked.ask("POST", "/queue/pause")
         await asked.ask("POST", "/queue/resume", confirm_deletes="1")
-        assert asked.engine.told == ["wake", "wake", "pause", "resume True"]
+        assert await asked.ask("POST", "/queue/scan") == (200, {"asked": True})
+        assert asked.engine.told == ["wake", "wake", "pause", "resume True", "scan"]
         assert [row["name"] for row in (await asked.ask("GET", "/queue/rows"))[1]["rows"]] == sorted(NAMES[2:])
 
 

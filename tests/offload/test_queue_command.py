@@ -78,6 +78,19 @@ def test_listing_showing_pausing_and_draining(cloud_port: int, tmp_path: Path) -
         assert {row["residency"] for row in node.rows()} == {"copied"}
 
 
+def test_scan_finds_what_was_copied_onto_the_mount(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        node.container("copied")
+        began = node.until(lambda report: report["scan"]["at"] and not report["scan"]["running"])["scan"]["at"]
+        (node.root / "copied" / "one").write_bytes(b"1")
+        ran = node.queue("scan")
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert "a look at everything begins" in ran.stdout
+        node.until_in_cloud("copied", {"one": b"1"})
+        node.until(lambda report: report["scan"]["at"] > began)
+        assert "scan         looked at everything, begun 2" in node.queue("show").stdout
+
+
 def test_a_pause_and_what_is_held_outlive_the_sidecar(cloud_port: int, tmp_path: Path) -> None:
     def poison(exchange: Exchange) -> None:
         if exchange.method == "PUT":

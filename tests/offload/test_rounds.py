@@ -1,0 +1,74 @@
+"""When everything is looked at: an operator's wish is one reason, and neither a kill nor another look forgets it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.config import Account
+from agent.config_offload import Offload, Rule
+from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.database import Queue
+from agent.offload.look import Stores
+from agent.offload.rounds import ASKED, Rounds
+from agent.offload.rules import Rules
+from agent.offload.scan import Place, Scanner
+
+pytestmark = pytest.mark.trio
+
+OFFLOAD = Offload(rules=[Rule(upload="now")])
+SECONDS_MAX = 30.0
+
+
+def made(scratch: Path, queue: AsyncQueue) -> Rounds:
+    scanner = Scanner(Stores([Account(name="acct", root=str(scratch / "root"))]), queue, Rules(OFFLOAD, ["acct"]))
+    return Rounds(scanner, queue, OFFLOAD, scratch / "journals")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(SECONDS_MAX):
+        while not condition():  # noqa: ASYNC110 - the product tells no event
+            await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def looked(scratch: Path) -> AsyncIterator[tuple[Rounds, AsyncQueue]]:
+    """Rounds that run, after their first look; the container `data` is there."""
+    (scratch / "root" / "data").mkdir(parents=True)
+    (scratch / "journals").mkdir()
+    with Queue(scratch / "queue.db") as database:
+        queue = AsyncQueue(database)
+        rounds = made(scratch, queue)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rounds.run)
+            await until(lambda: rounds.scanned_at)
+            yield rounds, queue
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_look_that_is_asked_for_finds_what_another_program_wrote(tmp_path: Path) -> None:
+    async with looked(tmp_path) as (rounds, queue):
+        before = rounds.scanned_at
+        (tmp_path / "root" / "data" / "new").write_bytes(b"x")
+        await rounds.ask()
+        await until(lambda: rounds.scanned_at != before)
+        assert queue.queue.find("acct", "data", "new") is not None
+        assert not queue.queue.recall(ASKED)  # once, not for ever
+        assert await rounds.scanner.unfinished() is None
+
+
+async def test_a_wish_during_a_look_is_another_look_and_outlives_the_process(tmp_path: Path) -> None:
+    async with looked(tmp_path) as (_, queue):
+        pass
+    with Queue(tmp_path / "queue.db") as database:
+        queue = AsyncQueue(database)
+        (tmp_path / "root" / "data" / "passed").write_bytes(b"x")
+        rounds = made(tmp_path, queue)
+        await rounds.scanner.begin(Place("acct", "data", "z"))  # a look that has passed the blob
+        await rounds.ask()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made(tmp_path, queue).run)  # the next process
+            await until(lambda: database.find("acct", "data", "passed"))
+            nursery.cancel_scope.cancel()
