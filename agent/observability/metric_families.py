@@ -116,6 +116,8 @@ _TABLE: Final = (
            "Blobs sent and verified, or deleted, in the cloud."),
     Family("blobedge_offload_failures_total", "counter", ("class",), "Tries that failed; the classes are in "
            "docs/offload/queue.md."),
+    Family("blobedge_offload_conflicts_total", "counter", ("policy",), "Versions of somebody else in the cloud that "
+           "ours took the place of; keep-both keeps them beside it."),
     Family("blobedge_offload_failed_blobs", "gauge", ("class",), "Blobs whose last try failed."),
     Family("blobedge_offload_drain_seconds", "gauge", (), "Until all is sent at the speed of the last minute; absent "
            "while nothing moves."),

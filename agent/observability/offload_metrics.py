@@ -39,6 +39,8 @@ def _work(document: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
     yield "blobedge_offload_sent_bytes_total", [((), document["sent_bytes"])]
     yield "blobedge_offload_delivered_blobs_total", [((), document["delivered_blobs"])]
     yield "blobedge_offload_failures_total", [((kind,), count) for kind, count in document["failures"].items()]
+    conflicts = document.get("conflicts", {})
+    yield "blobedge_offload_conflicts_total", [((policy,), count) for policy, count in conflicts.items()]
     yield "blobedge_offload_failed_blobs", [((kind,), count) for kind, count in document["failed_rows"].items()]
     if document["drain_seconds"] is not None:
         yield "blobedge_offload_drain_seconds", [((), document["drain_seconds"])]

@@ -7,6 +7,7 @@ when: the engine does.
 
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -28,10 +29,12 @@ from agent.offload.source import source_of
 from agent.offload.states import Hold, Residency
 from agent.offload.templates import Target
 from agent.offload.transport import Errand
-from agent.offload.upload import Conflict, Guard, Policy, delete, upload
+from agent.offload.upload import Conflict, Guard, Outcome, Policy, delete, upload
 from dataplane.blobapi.errors import BlobError
 from dataplane.store.errors import FormatTooNew, NameNotStorable, StoreError
 from dataplane.store.store import BlobRef, Store
+
+log = logging.getLogger("blobedge.offload")
 
 MOUNT_RETRY_SECONDS: Final = 15.0
 STOP_SECONDS_MAX: Final = 0.4  # of the second that the sidecar has to stop
@@ -67,6 +70,7 @@ class Delivery:
         self._pace: Final = pace
         self._node: Final = node
         self._known_since: Final = known_since
+        self.conflicts: dict[str, int] = {}  # by policy: versions of somebody else that ours took the place of
         self._threads: Final = trio.CapacityLimiter(UPLOADS_COUNT_MAX)
 
     async def deliver(self, row: Row, errand: Errand) -> bool:
@@ -116,6 +120,7 @@ class Delivery:
             except CloudFailed:
                 await self._queue(lambda queue: self._spend(queue, errand.bytes_sent))
                 raise
+        self._tell_conflict(target, sent, guard.policy)
         copy = Copy(looked.seen.etag, sent.cloud_etag, target.container, target.name, time.time_ns())
 
         def report(queue: Queue) -> None:
@@ -124,6 +129,15 @@ class Delivery:
 
         await self._queue(report)
         return True
+
+    def _tell_conflict(self, target: Target, sent: Outcome, policy: Policy) -> None:
+        """Somebody else's version had to give way: say where it is now, before anything can fail to be reported."""
+        if not sent.replaced:
+            return
+        self.conflicts[policy] = self.conflicts.get(policy, 0) + 1
+        at = f"{self._cloud.account}/{target.container}/"
+        became = f"is kept as {at}{sent.kept_as!a}" if sent.kept_as else "is replaced"
+        log.info("conflict, %s: somebody else's version %s of %s%a %s", policy, sent.replaced, at, target.name, became)
 
     async def _missing(self, row: Row, errand: Errand, now: int) -> bool:
         """There is no such blob here: the copy stays, or goes after the fuse had a look at it."""

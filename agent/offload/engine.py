@@ -89,6 +89,11 @@ class Engine:
         self._trouble = 0  # failures of the service in a row
         self._woken = trio.Event()
 
+    @property
+    def conflicts(self) -> dict[str, int]:
+        """By policy: versions of somebody else that ours took the place of, since the start."""
+        return self._delivery.conflicts
+
     def wake(self) -> None:
         """There may be work now."""
         self._woken.set()

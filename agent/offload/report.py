@@ -63,6 +63,7 @@ def document(
         "containers": _containers(totals, now),
         "failed_rows": failed,
         "failures": dict(engine.failures),
+        "conflicts": dict(engine.conflicts),
         "last_failure": engine.last_failure and {"at": engine.last_failure[0], "text": engine.last_failure[1]},
         "blocked": {name: fault.text for name, fault in list(engine.gate.blocked.items())[:CONTAINERS_MAX]},
         "scan": {

@@ -70,12 +70,14 @@ class Guard:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A verified upload. `bytes_sent`: of bodies, 0 when the cloud had it already; `kept_as`: where somebody else's
-    version is now, "" when there was none or the policy keeps none."""
+    version is now, "" when there was none or the policy keeps none; `replaced`: the ETag of theirs that ours took the
+    place of, "" for none."""
 
     cloud_etag: str
     md5: bytes
     bytes_sent: int
     kept_as: str = ""
+    replaced: str = ""
 
 
 class Conflict(CloudFailed):
@@ -128,6 +130,7 @@ class _Upload:
         self.large = source.size > blocks.SMALL_BYTES_MAX
         self.want: Wanted | None = None
         self.kept_as = ""
+        self.replaced = ""  # by our commit, if that one is admitted
 
     @property
     def blob(self) -> BlobClient:
@@ -169,6 +172,7 @@ class _Upload:
 
     def _admitted(self, seen: Seen | None, condition: str) -> str:
         """The condition of the next commit, when the cloud has `seen`. Raises Conflict when the policy ends it here."""
+        self.replaced = ""
         for _ in range(ROUNDS_MAX):
             cloud_wins = self.guard.policy is Policy.CLOUD_WINS
             if seen is None:
@@ -180,9 +184,11 @@ class _Upload:
             if cloud_wins:
                 raise Conflict(self._request("Put Blob", "w"), seen)
             if self.guard.policy is Policy.EDGE_WINS:
+                self.replaced = seen.etag
                 return seen.etag
             try:
                 self.kept_as = keep.beside(self.cloud, self.target.container, self.target.name, seen, self.errand)
+                self.replaced = seen.etag
                 return seen.etag
             except CloudFailed as failed:
                 if failed.fault.kind is not Kind.CONFLICT:
@@ -304,7 +310,7 @@ class _Upload:
     def _outcome(self, etag: str) -> Outcome:
         assert self.want is not None
         assert self.want.facts.md5 is not None
-        return Outcome(etag, self.want.facts.md5, self.errand.bytes_sent, self.kept_as)
+        return Outcome(etag, self.want.facts.md5, self.errand.bytes_sent, self.kept_as, self.replaced)
 
     def _look(self) -> Seen | None:
         return self.cloud.look(self.blob, self._request("Get Blob Properties", "r"), self.errand)

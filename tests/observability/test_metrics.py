@@ -47,7 +47,7 @@ OFFLOAD: Final = {
     "totals": [{"residency": "queued", "hold": "poison", "blobs": 2, "bytes": 700}], "drain_seconds": 60.0,
     "containers": [{"account": "plant7", "container": "c", "blobs": 9, "unprotected_blobs": 2,
                     "unprotected_bytes": 700, "oldest_unprotected_seconds": 30.0}],
-    "failures": {"poison": 5}, "failed_rows": {"poison": 2},
+    "failures": {"poison": 5}, "failed_rows": {"poison": 2}, "conflicts": {"keep-both": 3},
 }  # fmt: skip
 SNAPSHOT = ServiceSnapshot(
     version="1.2.3",
@@ -219,6 +219,7 @@ async def test_the_offload_says_what_is_not_in_the_cloud(slot_fds: tuple[int, ..
     assert found[labelled("blobedge_offload_link", state="offline")] == 1
     assert found[labelled("blobedge_offload_link", state="online")] == 0
     assert found[labelled("blobedge_offload_failures_total", **{"class": "poison"})] == 5
+    assert found[labelled("blobedge_offload_conflicts_total", policy="keep-both")] == 3
     assert found[labelled("blobedge_offload_paused")] == 1
 
 

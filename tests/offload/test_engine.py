@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from azure.storage.blob import ContentSettings, ResourceTypes, generate_account_sas
 
 from agent.commands import status as status_command
@@ -149,6 +150,25 @@ def sas(permissions: str) -> str:
         permissions,
         datetime.now(UTC) + timedelta(hours=1),
     )
+
+
+@pytest.mark.parametrize("policy", ["edge-wins", "keep-both"])
+def test_a_conflict_is_logged_and_counted(cloud_port: int, tmp_path: Path, policy: str) -> None:
+    container = f"conflict-{policy}"
+    with edge(cloud_port, tmp_path, f'{NOW}conflict = "{policy}"\n') as node:
+        blobs = node.container(container)
+        blobs.upload_blob("one", b"first")
+        node.until_in_cloud(container, {"one": b"first"})
+        theirs = node.cloud.get_blob_client(container, "one").upload_blob(b"theirs", overwrite=True)["etag"].strip('"')
+        blobs.upload_blob("one", b"second", overwrite=True)
+        report = node.until(lambda report: report["delivered_blobs"] == 2)
+        assert report["conflicts"] == {policy: 1}
+        (line,) = (line for line in node.service.log.read_text().splitlines() if "conflict, " in line)
+        kept = [name for name in node.in_cloud(container) if name != "one"]
+        assert f"{azurite.ACCOUNT}/{container}/" in line
+        assert theirs in line
+        assert all(name in line for name in (*kept, policy))
+        assert len(kept) == (policy == "keep-both")
 
 
 def test_a_reload_hands_the_queue_over_and_new_rules_reach_what_was_kept(cloud_port: int, tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_somebody_elses_version_meets_the_policy(world: World, tmp_path: Path, s
                 continue
             outcome = world.send(version, name, etag=etag, policy=policy)
         assert world.bytes_of(name) == mine
+        assert outcome.replaced == theirs
         kept = f"{name}.conflict-{theirs.lower().removeprefix('0x')}"
         assert outcome.kept_as == (kept if policy is Policy.KEEP_BOTH else "")
         if policy is Policy.KEEP_BOTH:
