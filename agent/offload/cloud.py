@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import AzureError, DecodeError, HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobClient, BlobProperties, BlobServiceClient, ContainerClient
@@ -137,7 +138,7 @@ class Cloud:
         expires = credential.expires.isoformat() if credential.expires else ""
         known = Request(
             request.action, request.permission, request.account, request.container, request.name,
-            expires, credential.expired(self._now()),
+            expires, credential.expired(self._now()), isinstance(credential.signer, AzureNamedKeyCredential),
         )  # fmt: skip
         seen = observation(error, self._now())
         fault = judge(known, seen)

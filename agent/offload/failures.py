@@ -44,6 +44,7 @@ class Request:
     name: str = ""
     expires: str = ""  # when the SAS in use expires, as it says itself; "" without one or without a date
     expired: bool = False  # by our clock
+    keyed: bool = False  # signed with an account key
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ _NOT_ALLOWED: Final = (
 _REFUSED: Final = "{account}: the credential is refused ({code}): a key that was changed, or a clock that is wrong"
 _EXPIRED: Final = "{account}: the SAS expired at {expires}: put a new one into its file"
 _NETWORK: Final = "{account}: {action} is refused from this network ({code}): see the account's firewall and the SAS"
+_KEY: Final = (
+    "{account}: {action} is refused ({code}): the account key in [cloud] is not this account's, or not any more; or "
+    "the account's firewall refuses this network"
+)
 _SCOPE: Final = "{account}: {action} is outside of what the SAS is for ({code}): it needs service b, types c and o"
 _NO_CONTAINER: Final = "{account}: there is no container {container}: create it, or give the rule another target"
 _NO_ACCOUNT: Final = "{account}: there is no such account, or it is disabled ({code})"
@@ -235,6 +240,8 @@ def judge(request: Request, seen: Observation) -> Fault:
     kind, text = _row(seen.status, code, seen.exception)
     if request.expired and text in (_REFUSED, _NETWORK):  # an expired one is refused in one way or another
         text = _EXPIRED
+    elif request.keyed and code == "AuthorizationFailure":  # said of a wrong key too, by some services
+        text = _KEY
     name = code or (seen.exception if _CODE.match(seen.exception) else "")
     words = {
         "account": request.account or "the cloud",

@@ -95,6 +95,14 @@ def test_an_expired_sas_is_told_with_its_date() -> None:
     assert "clock" in judge(fresh, Observation(403, "AuthenticationFailed")).text
 
 
+def test_a_refusal_of_an_account_key_names_the_key() -> None:
+    request = Request("Put Blob", "w", "edgestore", "photos", "a", keyed=True)
+    text = judge(request, Observation(403, "AuthorizationFailure")).text
+    assert "account key" in text
+    assert "firewall" in text
+    assert "SAS" not in text
+
+
 def test_the_exceptions_are_those_of_the_libraries() -> None:
     ours = {"SSLCertVerificationError", "InvalidHeader", "AzureSigningError"}
     for name in EXCEPTIONS.keys() - ours:

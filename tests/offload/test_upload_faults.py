@@ -1,6 +1,7 @@
 """A cloud that fails in every way at every stage: the class is right, nothing counts as copied that is not there byte
 for byte, and the next try, with the cloud well again, ends with one version."""
 
+import base64
 import os
 import re
 import threading
@@ -340,3 +341,13 @@ def test_connections_are_used_again(world: World, tmp_path: Path) -> None:
         first.stop()
         world.send(version, "two")
     assert world.bytes_of("two") == b"data"
+
+
+def test_a_key_that_is_not_the_accounts_is_named(world: World, tmp_path: Path) -> None:
+    assert world.cloud.settings.file is not None
+    world.cloud.settings.file.write_text(base64.b64encode(b"another key").decode())
+    with source(tmp_path / "f", b"x") as version:
+        fault = tried(lambda: world.send(version))
+    assert fault is not None
+    assert fault.kind is Kind.OPERATOR
+    assert "account key" in fault.text
