@@ -2,7 +2,8 @@
 
     unprotected   what was changed here and is not in the cloud as it is now: QUEUED
     lag           its bytes, and the age of the oldest change in it
-    forecast      seconds until it is all sent at the speed of the last minutes; null when nothing moves
+    forecast      seconds until what is due is all sent at the speed of the last minutes; null when nothing moves: while
+                  paused, closed by the schedule or the budget, or offline, and when all of it is held or waits
 
 Sizes of blobs that were not looked at yet are not known: such bytes are missing from the lag until they are.
 """
@@ -13,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agent.offload.engine import Engine
+from agent.offload.link import Link
 from agent.offload.queries import Total
 from agent.offload.rounds import Rounds
-from agent.offload.states import Residency
+from agent.offload.states import Hold, Residency
 
 CONTAINERS_MAX: Final = 100  # in the document, those with most unprotected bytes first: it goes in one datagram
 _NS: Final = 1e9
 _RATE_SECONDS: Final = 60.0  # over which the speed is averaged
+RATE_MIN: Final = 1.0  # bytes per second; what is slower does not move
+RUNNING: Final = "running"
 
 
 @dataclass(slots=True)
@@ -48,8 +52,10 @@ def document(
     lag = sum(each.bytes for each in queued)
     oldest = min((each.oldest for each in queued), default=0)
     link, place = engine.watch.state, rounds.scanner.place
+    state = _state(engine)
+    moving = state == RUNNING and link.link is not Link.OFFLINE
     return {
-        "state": _state(engine),
+        "state": state,
         "link": {"state": link.link, "seconds": time.monotonic() - link.since},
         "uploads": {"under_way": len(engine.running), "width": engine.crowd.width, "most": engine.crowd.most},
         "unprotected_blobs": sum(each.blobs for each in queued),
@@ -58,7 +64,7 @@ def document(
         "sent_bytes": engine.sent_bytes,
         "delivered_blobs": engine.delivered_count,
         "bytes_per_second": speed.bytes_per_second,
-        "drain_seconds": lag / speed.bytes_per_second if lag and speed.bytes_per_second >= 1 else (None if lag else 0),
+        "drain_seconds": forecast(queued, moving, speed.bytes_per_second),
         "totals": _totals(totals),
         "containers": _containers(totals, now),
         "failed_rows": failed,
@@ -74,10 +80,19 @@ def document(
     }
 
 
+def forecast(queued: Sequence[Total], moving: bool, bytes_per_second: float) -> float | None:
+    """Seconds until what is due is sent, 0 when nothing is unprotected; None when that cannot be said. `moving`:
+    whether blobs may be sent now. Due blobs without known bytes say nothing of the time."""
+    if not any(each.blobs for each in queued):
+        return 0.0
+    due = sum(each.bytes for each in queued if each.hold is Hold.NONE)
+    return due / bytes_per_second if moving and due and bytes_per_second >= RATE_MIN else None
+
+
 def _state(engine: Engine) -> str:
     if engine.paused:
         return "paused"
-    return engine.closed_reason if time.monotonic() < engine.closed_until else "running"
+    return engine.closed_reason if time.monotonic() < engine.closed_until else RUNNING
 
 
 def _totals(totals: Sequence[Total]) -> list[dict[str, Any]]:

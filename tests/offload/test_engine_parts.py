@@ -5,9 +5,10 @@ import pytest
 from agent.offload.crowd import FIRST, ROUND_SECONDS, SETTLED_SECONDS, Crowd
 from agent.offload.failures import Fault, Kind
 from agent.offload.fuse import BLOBS_MIN, WINDOW_SECONDS, Fuse
-from agent.offload.report import Speed
+from agent.offload.queries import Total
+from agent.offload.report import Speed, forecast
 from agent.offload.setbacks import SECOND_NS, answered, setback
-from agent.offload.states import Hold
+from agent.offload.states import Hold, Residency
 
 MIB = 1 << 20
 
@@ -112,3 +113,26 @@ def test_the_speed_follows_what_is_sent() -> None:
     for second in range(2, 600):
         speed.see(1000 + 50 * (second - 1), float(second))
     assert 49 < speed.bytes_per_second < 55
+
+
+def _queued(hold: Hold, blobs: int, size: int) -> Total:
+    return Total("a", "c", Residency.QUEUED, hold, blobs, size, 1)
+
+
+@pytest.mark.parametrize(
+    ("queued", "moving", "rate", "seconds"),
+    [
+        ([], True, 0.0, 0.0),
+        ([], False, 0.0, 0.0),
+        ([_queued(Hold.NONE, 2, 500)], True, 50.0, 10.0),
+        ([_queued(Hold.NONE, 2, 500), _queued(Hold.POISON, 1, 900)], True, 50.0, 10.0),
+        ([_queued(Hold.NONE, 2, 500)], False, 1e9, None),  # paused, closed or offline
+        ([_queued(Hold.NONE, 2, 500)], True, 0.0, None),
+        ([_queued(Hold.NONE, 2, 0)], True, 50.0, None),  # not looked at yet
+        ([_queued(Hold.OPERATOR, 2, 500), _queued(Hold.POISON, 1, 1)], True, 1e9, None),
+    ],
+)
+def test_a_forecast_is_made_only_of_what_moves(
+    queued: list[Total], moving: bool, rate: float, seconds: float | None
+) -> None:
+    assert forecast(queued, moving, rate) == seconds
