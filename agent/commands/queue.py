@@ -8,12 +8,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from agent.commands import queue_print
 from agent.commands.terminal import shown
+from agent.offload.amounts import span_text
 from agent.problems import OperatorError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ EXIT_HELD: Final = 1
 EXIT_NOT_THERE: Final = 2
 DRAIN_POLL_SECONDS: Final = 0.5
 LIST_ROWS: Final = 50
-_NS: Final = 1_000_000_000
 _HELD: Final = ("operator", "poison")
 _TRIED_AGAIN: Final = ("now", "later", "mount", "bug")  # classes of failures that wait for their next try
 
@@ -80,7 +80,7 @@ def list_rows(
                 print(json.dumps(row))
             return
         listed = list(rows)
-    _print_rows(listed)
+    queue_print.print_rows(listed)
     if limit and len(listed) == limit:
         typer.echo(f"the first {limit}; --limit 0 lists all", err=True)
 
@@ -103,9 +103,9 @@ def show(
     if as_json:
         print(json.dumps(document, indent=1))
     elif blob is None:
-        _print_summary(document)
+        queue_print.print_summary(document)
     else:
-        _print_blob(document)
+        queue_print.print_blob(document)
 
 
 @queue.command()
@@ -119,9 +119,10 @@ def retry(
     admin: Admin = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Try again now what is held, once the reason is mended."""
+    """Try again now what is held, once the reason is mended. What waits for its rule's time (idle, age) is looked at,
+    and goes on waiting."""
     wanted = _filter(account, container, prefix, None, hold, failure)
-    _act("retry", wanted, everything, "are tried again", admin, token_file)
+    _act("retry", wanted, everything, ("is tried again", "are tried again"), admin, token_file)
 
 
 @queue.command()
@@ -139,7 +140,7 @@ def drop(
     """Forget what is queued: it is not sent until it changes, or the next look at everything finds it. No blob and no
     copy is deleted."""
     wanted = _filter(account, container, prefix, residency, hold, failure)
-    _act("drop", wanted, everything, "are forgotten", admin, token_file)
+    _act("drop", wanted, everything, ("is forgotten", "are forgotten"), admin, token_file)
 
 
 @queue.command()
@@ -251,7 +252,9 @@ def _bar(quiet: bool) -> Iterator[Callable[[dict[str, Any], int], None]]:
             first = status["sent_bytes"] if first is None else first
             done = max(0, status["sent_bytes"] - first)  # a sidecar that was replaced counts from 0
             forecast = status["drain_seconds"]
-            words = f"{left:,} blobs, {status['link']['state']}" + (f", about {_span(forecast)}" if forecast else "")
+            words = f"{left:,} blobs, {status['link']['state']}" + (
+                f", about {span_text(forecast)}" if forecast else ""
+            )
             bar.update(task, completed=done, total=done + status["unprotected_bytes"], description=words)
 
         yield told
@@ -273,13 +276,16 @@ def _filter(
 
 
 def _act(
-    act: str, wanted: dict[str, str], everything: bool, done: str, admin: str | None, token_file: str | None
+    act: str, wanted: dict[str, str], everything: bool, done: tuple[str, str], admin: str | None, token_file: str | None
 ) -> None:
     if not wanted and not everything:
         raise OperatorError(f"say which blobs to {act} (--container, --prefix, --hold, ...), or --all")
     with _queue(admin, token_file) as found:
         count = found.act(act, wanted, lambda _: None)
-    print(f"{count:,} blobs {done}")
+    print(queue_print.blobs(count, *done))
+    waits = {"waiting", "any"} & set(wanted.get("hold", "any").split(","))
+    if act == "retry" and count and waits and "failure" not in wanted:
+        print("what waits for its rule's time (idle, age) is looked at, and goes on waiting")
 
 
 def _blob(text: str) -> dict[str, str]:
@@ -300,88 +306,3 @@ def _queue(admin: str | None, token_file: str | None) -> "Iterator[QueueClient]"
     except NotThere as error:
         typer.echo(f"blobedge: {error}", err=True)
         raise typer.Exit(EXIT_NOT_THERE) from None
-
-
-def _print_rows(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("blob", "residency", "hold", "size", "changed", "tries", "why"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("size", "tries") else "left")
-    for row in rows:
-        name = f"{row['account']}/{row['container']}/{row['name']}"
-        why = f"{row['failure']}: {row['error']}" if row["failure"] else ""
-        if not why and row["hold"] == "waiting":
-            why = f"due {_when(row['due_at'])}"
-        cells = (
-            name,
-            row["residency"],
-            row["hold"],
-            _size(row["size"]),
-            _when(row["changed_at"]),
-            row["attempts"],
-            why,
-        )
-        table.add_row(*(Text(shown(str(cell))) for cell in cells))
-    if rows:
-        Console().print(table)
-    else:
-        print("no such blobs")
-
-
-def _print_blob(row: dict[str, Any]) -> None:
-    times = ("changed_at", "due_at", "copied_at", "read_at", "modified_ns")
-    for field, value in row.items():
-        text = _when(value) if field in times else _size(value) if field == "size" else value
-        print(f"{field.replace('_', ' ').removesuffix(' ns'):16} {shown(str(text))}")
-
-
-def _print_summary(status: dict[str, Any]) -> None:
-    link, uploads = status["link"], status["uploads"]
-    print(f"state        {status['state']}")
-    print(f"link         {link['state']} for {_span(link['seconds'])}")
-    print(f"uploads      {uploads['under_way']} under way, {uploads['width']} of {uploads['most']} allowed now")
-    print(f"unprotected  {status['unprotected_blobs']:,} blobs, {_size(status['unprotected_bytes'])} known")
-    if status["unprotected_blobs"]:
-        forecast = "not known yet" if status["drain_seconds"] is None else f"about {_span(status['drain_seconds'])}"
-        print(f"oldest       {_span(status['oldest_unprotected_seconds'])}; drained in {forecast}")
-    print(
-        f"sent         {_size(status['sent_bytes'])} since the sidecar's start, {_size(status['bytes_per_second'])}/s"
-    )
-    for each in status["totals"]:
-        print(f"{each['residency']:12} {each['hold'] or '-':10} {each['blobs']:>12,} blobs {_size(each['bytes']):>12}")
-    for name, text in status["blocked"].items():
-        print(f"blocked      {shown(name)}: {shown(text)}")
-    if status["last_failure"]:
-        print(f"last failure {shown(status['last_failure']['text'])}")
-    print(f"scan         {_scan_text(status['scan'])}")
-    if status["scan"]["problem"]:
-        print(f"scan         {shown(status['scan']['problem'])}")
-
-
-def _scan_text(scan: dict[str, Any]) -> str:
-    """What is said of the look at everything that is on the mounts."""
-    if place := scan["running"]:
-        at = f"{place['account']}/{place['container']}"
-        return f"looks at everything: {place['blobs']:,} blobs so far, now at {shown(at)}"
-    return (
-        f"looked at everything, begun {_when(int(scan['at'] * _NS))}" if scan["at"] else "not looked at everything yet"
-    )
-
-
-def _size(count: float) -> str:
-    from agent.offload.amounts import size_text
-
-    return size_text(int(count))
-
-
-def _span(seconds: float) -> str:
-    from agent.offload.amounts import span_text
-
-    return span_text(seconds)
-
-
-def _when(at: int) -> str:
-    return datetime.fromtimestamp(at / _NS, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at else "-"

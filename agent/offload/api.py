@@ -24,8 +24,12 @@ import trio
 
 from agent.observability.address import default_socket, make_directory
 from agent.observability.http import Guard, Refused, Response, Routes, Server, json_response
-from agent.offload.acts import Act
+from agent.offload.acts import HELD, Act
 from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.delivery import MOUNT
+from agent.offload.engine import BUG
+from agent.offload.failures import Kind
+from agent.offload.fuse import FAILURE as FUSE
 from agent.offload.queries import BadCursor, Filter
 from agent.offload.rows import Row
 from agent.offload.states import Hold, Residency
@@ -36,6 +40,8 @@ ROWS_MAX: Final = 1_000
 SOCKET_MODE: Final = 0o600
 BACKLOG_COUNT: Final = 16
 ANY_HOLD: Final = "any"
+#: What a row's failure can be. A link that is down is none of a blob.
+FAILURES: Final = (*(kind.value for kind in Kind if kind is not Kind.LINK), MOUNT, FUSE, HELD, BUG)
 _DIGEST_BYTES: Final = 6
 
 E = TypeVar("E", Act, Hold, Residency)
@@ -146,7 +152,9 @@ def document(row: Row) -> dict[str, Any]:
 
 def read_filter(query: Mapping[str, str]) -> Filter:
     """The rows that a query means. Raises Refused for words that are none."""
-    residency, hold = query.get("residency"), query.get("hold")
+    residency, hold, failure = query.get("residency"), query.get("hold"), query.get("failure")
+    if failure is not None and failure not in FAILURES:
+        raise Refused(400, f"{failure!r} is none of {', '.join(FAILURES)}")
     if hold == ANY_HOLD:
         hold = ",".join(each for each in Hold if each is not Hold.NONE)
     return Filter(
@@ -155,7 +163,7 @@ def read_filter(query: Mapping[str, str]) -> Filter:
         prefix=query.get("prefix", ""),
         residencies=None if residency is None else _words(Residency, residency),
         holds=None if hold is None else _words(Hold, hold),
-        failure=query.get("failure"),
+        failure=failure,
     )
 
 

@@ -109,6 +109,8 @@ async def test_pages_follow_each_other_and_filters_narrow_them(tmp_path: Path, m
     [
         ("GET", "/queue/rows", {"residency": "lost"}, 400),
         ("GET", "/queue/rows", {"hold": "tight"}, 400),
+        ("GET", "/queue/rows", {"failure": "foo"}, 400),
+        ("POST", "/queue/act", {"act": "drop", "failure": "foo"}, 400),
         ("GET", "/queue/rows", {"limit": "0"}, 400),
         ("GET", "/queue/rows", {"limit": "²"}, 400),
         ("GET", "/queue/rows", {"after": "no cursor"}, 400),

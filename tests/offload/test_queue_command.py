@@ -69,8 +69,11 @@ def test_listing_showing_pausing_and_draining(cloud_port: int, tmp_path: Path) -
         assert json.loads(node.queue("show", "--json", "acct/steered/a/1").stdout)["name"] == "a/1"
         assert node.queue("show", "acct/steered/none").returncode == EXIT_CONFIG
         assert "none of local" in node.queue("ls", "--residency", "lost").stderr
+        mistaken = node.queue("ls", "--failure", "foo")
+        assert mistaken.returncode == EXIT_CONFIG
+        assert "'foo' is none of now, later, operator, poison, conflict, mount, fuse, held, bug" in mistaken.stderr
         assert node.queue("drain").stderr == "blobedge: the queue is paused: `blobedge queue resume` goes on\n"
-        assert node.queue("drop", "--prefix", "b/").stdout == "1 blobs are forgotten\n"
+        assert node.queue("drop", "--prefix", "b/").stdout == "1 blob is forgotten\n"
         assert node.queue("resume").returncode == 0
         drained = node.queue("drain")
         assert (drained.returncode, drained.stdout) == (0, "drained\n"), drained.stderr
@@ -108,7 +111,7 @@ def test_a_pause_and_what_is_held_outlive_the_sidecar(cloud_port: int, tmp_path:
         node.until(lambda report: report["state"] == "paused" and node.service.pids("sidecar") not in ([], [pid]))
         assert node.queue("resume").returncode == 0
         assert node.rows("--hold", "any")[0]["failure"] == "poison"
-        assert node.queue("retry", "--failure", "poison").stdout == "1 blobs are tried again\n"
+        assert node.queue("retry", "--failure", "poison").stdout == "1 blob is tried again\n"
         node.until_in_cloud("outlives", {"bad": b"1"})
 
 

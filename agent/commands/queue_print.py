@@ -1,0 +1,120 @@
+"""What `blobedge queue` prints for people: rows, one blob, the whole. All of it fits 80 columns but names and reasons.
+
+A reason gets a line of its own, so that it can be read and copied; as a column it would be a few characters wide.
+Rejected: the fields of the database as they are. They are for programs, which have --json.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from agent.commands.terminal import shown
+from agent.offload.amounts import NANOSECONDS, size_text, span_text
+
+_ROW: Final = "{:9}  {:8}  {:>10}  {:20}  {:>5}  {}"
+_FIELD: Final = "{:13} {}"
+_WHERE: Final = {
+    "local": "only here: no rule sends it",
+    "queued": "this version is not in the cloud yet",
+    "copied": "here and in the cloud, verified",
+    "going": "deleted here, to be deleted in the cloud",
+}
+
+
+def blobs(count: int, one: str, more: str) -> str:
+    """`1 blob is forgotten`, `2 blobs are forgotten`."""
+    return f"{count:,} blob {one}" if count == 1 else f"{count:,} blobs {more}"
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """A line for each row, and below it why it is not sent, if something is known."""
+    if not rows:
+        print("no such blobs")
+        return
+    print(_ROW.format("residency", "hold", "size", "changed", "tries", "blob"))
+    for row in rows:
+        cells = row["residency"], row["hold"], size_text(row["size"]), when(row["changed_at"]), row["attempts"]
+        print(_ROW.format(*cells, _name(row)))
+        if why := _why(row):
+            print(f"    {why}")
+
+
+def print_blob(row: dict[str, Any]) -> None:
+    """Everything about one blob that a person can do something with."""
+    said = {
+        "blob": _name(row),
+        "residency": f"{row['residency']}: {_WHERE.get(row['residency'], 'in the cloud')}",
+        "hold": row["hold"],
+        "why": _why(row),
+        "tries": row["attempts"] or "",
+        "size": size_text(row["size"]) if row["etag"] else "not looked at yet",
+        "changed": when(row["changed_at"]),
+        "ETag": shown(row["etag"]),
+        "cloud": _copy(row),
+        "cloud ETag": shown(row["cloud_etag"]),
+        "last read": when(row["read_at"]) if row["read_at"] else "",
+        "pinned": "stays here whatever the rules say" if row["pinned"] else "",
+    }
+    for field, text in said.items():
+        if text:
+            print(_FIELD.format(field, text))
+
+
+def print_summary(status: dict[str, Any]) -> None:
+    """How the whole queue is."""
+    link, uploads = status["link"], status["uploads"]
+    print(f"state        {status['state']}")
+    print(f"link         {link['state']} for {span_text(link['seconds'])}")
+    print(f"uploads      {uploads['under_way']} under way, {uploads['width']} of {uploads['most']} allowed now")
+    print(f"unprotected  {status['unprotected_blobs']:,} blobs, {size_text(status['unprotected_bytes'])} known")
+    if status["unprotected_blobs"]:
+        forecast = "not known yet" if status["drain_seconds"] is None else f"about {span_text(status['drain_seconds'])}"
+        print(f"oldest       {span_text(status['oldest_unprotected_seconds'])}; drained in {forecast}")
+    speed = size_text(int(status["bytes_per_second"]))
+    print(f"sent         {size_text(status['sent_bytes'])} since the sidecar's start, {speed}/s")
+    for each in status["totals"]:
+        size = size_text(each["bytes"])
+        print(f"{each['residency']:12} {each['hold'] or '-':10} {each['blobs']:>12,} blobs {size:>12}")
+    for name, text in status["blocked"].items():
+        print(f"blocked      {shown(name)}: {shown(text)}")
+    if status["last_failure"]:
+        print(f"last failure {shown(status['last_failure']['text'])}")
+    print(f"scan         {_scan_text(status['scan'])}")
+    if status["scan"]["problem"]:
+        print(f"scan         {shown(status['scan']['problem'])}")
+
+
+def when(at: int) -> str:
+    """A time, ns since 1970 UTC; 0: never."""
+    return datetime.fromtimestamp(at / NANOSECONDS, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at else "-"
+
+
+def _name(row: dict[str, Any]) -> str:
+    return shown(f"{row['account']}/{row['container']}/{row['name']}")
+
+
+def _why(row: dict[str, Any]) -> str:
+    """The last failure, and the time of the next try or turn where one is known."""
+    failure = shown(f"{row['failure']}: {row['error']}".removesuffix(": ")) if row["failure"] else ""
+    if row["hold"] != "waiting":
+        return failure
+    return f"{failure}; again {when(row['due_at'])}" if failure else f"due {when(row['due_at'])}"
+
+
+def _copy(row: dict[str, Any]) -> str:
+    """Where the copy in the cloud is, and of which version."""
+    if not row["copied_at"]:
+        return ""
+    version = "this version" if row["copied_etag"] == row["etag"] else "an older version"
+    at = shown(f"{row['cloud_container']}/{row['cloud_name']}")
+    return f"{at}: {version}, since {when(row['copied_at'])}"
+
+
+def _scan_text(scan: dict[str, Any]) -> str:
+    """What is said of the look at everything that is on the mounts."""
+    if place := scan["running"]:
+        at = shown(f"{place['account']}/{place['container']}")
+        return f"looks at everything: {place['blobs']:,} blobs so far, now at {at}"
+    if not scan["at"]:
+        return "not looked at everything yet"
+    return f"looked at everything, begun {when(int(scan['at'] * NANOSECONDS))}"
