@@ -4,8 +4,13 @@ An Errand is one piece of work. While `with errand:` is in force on a thread, th
 go out in pieces of PIECE_BYTES_MAX; before each one the errand is asked whether it goes on, and when. `stop` also
 shuts the sockets of requests that are under way, so a request that waits for an answer that never comes, or comes a
 byte at a time, ends at once (one that still connects, with its timeout): whoever keeps a deadline calls it. The SDK
-knows nothing of all this; it is given a session. Rejected: generators as bodies of the SDK's own upload, which it
-reads whole into memory first."""
+knows nothing of all this; it is given a session.
+
+A connection that was idle for IDLE_SECONDS_MAX is not used again: the service, or a firewall on the way, may have
+forgotten it, and a healthy link would seem to be down. Rejected: trying such a request once more after it failed, as
+who forgets a connection often answers nothing at all, and the first try then costs its whole timeout; generators as
+bodies of the SDK's own upload, which it reads whole into memory first.
+"""
 
 import os
 import socket
@@ -14,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -24,8 +29,12 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from agent.offload.failures import Request, found
 from agent.offload.pace import Turn
 
+if TYPE_CHECKING:
+    from urllib3._base_connection import BaseHTTPConnection
+
 PIECE_BYTES_MAX: Final = 64 * 1024
 CONNECTIONS_MAX: Final = 64  # kept open, idle ones included
+IDLE_SECONDS_MAX: Final = 3.0  # before a connection's next request; Azurite ends one after 5 s, others later
 
 _current = threading.local()
 
@@ -199,6 +208,21 @@ def _note(connection: HTTPConnection) -> None:
         errand.holds(connection)
 
 
+def _idle(connection: "BaseHTTPConnection | None") -> "BaseHTTPConnection | None":
+    """The connection as it goes back to its pool."""
+    if connection is not None:
+        connection.__dict__["idle_since"] = time.monotonic()
+    return connection
+
+
+def _in_use(connection: "BaseHTTPConnection") -> "BaseHTTPConnection":
+    """The connection as it leaves its pool: closed if it was idle for too long, so that it connects again."""
+    since = connection.__dict__.get("idle_since")
+    if since is not None and time.monotonic() - since > IDLE_SECONDS_MAX:
+        connection.close()
+    return connection
+
+
 class _Plain(HTTPConnection):
     def request(self, *arguments: Any, **options: Any) -> None:
         _note(self)
@@ -222,9 +246,21 @@ class _Tls(HTTPSConnection):
 class _PlainPool(HTTPConnectionPool):
     ConnectionCls = _Plain
 
+    def _get_conn(self, timeout: float | None = None) -> "BaseHTTPConnection":
+        return _in_use(super()._get_conn(timeout))
+
+    def _put_conn(self, conn: "BaseHTTPConnection | None") -> None:
+        super()._put_conn(_idle(conn))
+
 
 class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _Tls
+
+    def _get_conn(self, timeout: float | None = None) -> "BaseHTTPConnection":
+        return _in_use(super()._get_conn(timeout))
+
+    def _put_conn(self, conn: "BaseHTTPConnection | None") -> None:
+        super()._put_conn(_idle(conn))
 
 
 class _Adapter(HTTPAdapter):
