@@ -3,29 +3,36 @@
 A storage SDK would try again, hide which step failed and fold five causes into one sentence, so this is plain sockets:
 the first step that fails is the finding, with its own mend, and the steps before it are known to work. No proxy is
 used, as the uploads use none. A SAS goes into the request's target and nowhere else: no reason or finding repeats it.
+A key signs the request, as the uploads do it (agent/offload/credentials.py reads both). With a credential of Entra ID
+the way ends after HTTP: only the uploads ask for a token.
 """
 
+import binascii
 import http.client
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
 from agent.config import Cloud
 from agent.doctor import addresses, deadline
+from agent.problems import OperatorError
+from dataplane.blobapi.sharedkey import sign
 
 Step = Literal["dns", "tcp", "tls", "http", "authorisation", "list"]
 
 STEP_SECONDS_MAX: Final = 5.0
 VERSION: Final = "2021-12-02"  # x-ms-version; any that Azure and Azurite have
 ERROR_BYTES_MAX: Final = 64 * 1024
+_LIST: Final = {"comp": "list", "maxresults": "1"}  # List Containers, the least that needs a credential
 #: Error codes of a right signature that may not do this one thing (REST page "Common REST API error codes").
 _MAY_NOT_LIST: Final = frozenset(
     {
@@ -135,7 +142,7 @@ class _Walk:
         if self.parts.scheme == "https":
             steps.append(("tls", self._handshake))
         steps.append(("http", self._ask))
-        if self.cloud.sas_file:
+        if self.cloud.sas_file or self.cloud.key_file or self.cloud.connection_string_file:
             steps += [("authorisation", self._authorise), ("list", self._list)]
         all(self._take(step, action) for step, action in steps)
 
@@ -202,7 +209,7 @@ class _Walk:
 
     def _ask(self) -> str:
         """An unsigned request: every Blob service answers it, if only by a refusal, and says the time."""
-        status, code = self._request("")
+        status, code = self._request()
         if status >= 500:
             raise _StepFailed("busy", f"answered {status} {code}".rstrip())
         if not code and "blob" not in self.server.lower() and status not in (200, 403):
@@ -210,34 +217,52 @@ class _Walk:
         return f"answers ({status} {code})".replace(" )", ")")
 
     def _authorise(self) -> str:
+        what = "SAS"
+        if self.cloud.sas_file:
+            status, code = self._request(self._sas())
+        else:
+            sas, account, key = _read_credential(self.cloud)
+            what = "SAS" if sas else "account key"
+            if sas:
+                _check_sas(sas, self.clock())
+            status, code = self._request(sas, self._signed(account, key) if key else {})
+        if status == 403 and code in _MAY_NOT_LIST:
+            self.denied = _StepFailed("permission", f"the {what} may not list containers ({code})")
+        elif status in (401, 403):
+            cause = "key refused" if what != "SAS" and code == "AuthenticationFailed" else code or "forbidden"
+            raise _StepFailed(cause, f"the {what} is refused ({status} {code})".replace(" )", ")"))
+        elif status != 200:
+            self.denied = _StepFailed("busy" if status >= 500 else "no list", f"answered {status} {code}".rstrip())
+        return f"the {what} is accepted"
+
+    def _sas(self) -> str:
         try:
             sas = Path(self.cloud.sas_file or "").read_text(encoding="ascii").strip().lstrip("?")
         except (OSError, ValueError):
             raise _StepFailed("no sas", f"{self.cloud.sas_file} does not read") from None
         _check_sas(sas, self.clock())
-        status, code = self._request(sas)
-        if status == 403 and code in _MAY_NOT_LIST:
-            self.denied = _StepFailed("permission", f"the SAS may not list containers ({code})")
-        elif status in (401, 403):
-            raise _StepFailed(code or "forbidden", f"the SAS is refused ({status} {code})".replace(" )", ")"))
-        elif status != 200:
-            self.denied = _StepFailed("busy" if status >= 500 else "no list", f"answered {status} {code}".rstrip())
-        return "the SAS is accepted"
+        return sas
+
+    def _signed(self, account: str, key: bytes) -> dict[str, str]:
+        """The headers of the request, signed with a key."""
+        headers = {"x-ms-version": VERSION, "x-ms-date": formatdate(self.clock(), usegmt=True)}
+        path = f"{self.parts.path}/"
+        return {**headers, "Authorization": sign("GET", account, path, _LIST, headers, key)}
 
     def _list(self) -> str:
         if self.denied:
             raise self.denied
         return "containers are listed"
 
-    def _request(self, sas: str) -> tuple[int, str]:
+    def _request(self, sas: str = "", signed: Mapping[str, str] | None = None) -> tuple[int, str]:
         """(status, error code) of List Containers, one at most. Keeps the connection. Takes the skew on the way."""
         if self.connection.sock is None:  # the answer before ended the connection
             self._connect()
             if self.parts.scheme == "https":
                 self._handshake()
-        target = f"{self.parts.path}/?comp=list&maxresults=1" + (f"&{sas}" if sas else "")
+        target = f"{self.parts.path}/?{urlencode(_LIST)}" + (f"&{sas}" if sas else "")
         begin = self.clock()
-        self.connection.request("GET", target, headers={"x-ms-version": VERSION})
+        self.connection.request("GET", target, headers={"x-ms-version": VERSION, **(signed or {})})
         answer = self.connection.getresponse()
         end = self.clock()
         answer.read(ERROR_BYTES_MAX)
@@ -247,6 +272,30 @@ class _Walk:
             server_time = parsedate_to_datetime(date).timestamp() + _DATE_SECONDS / 2
             self.skew = (begin + end) / 2 - server_time
         return answer.status, answer.headers.get("x-ms-error-code", "")
+
+
+def _read_credential(cloud: Cloud) -> tuple[str, str, bytes]:
+    """(SAS, account, key) of a key or a connection string, read as the uploads read it: a SAS, or an account and its
+    key. Raises _StepFailed."""
+    from azure.core.credentials import AzureNamedKeyCredential
+
+    from agent.offload.credentials import CloudSettings, Credentials  # late: only a node with a key needs the SDK
+
+    if cloud.key_file:
+        settings = CloudSettings(cloud.endpoint, "key_file", Path(cloud.key_file))
+    else:
+        settings = CloudSettings(cloud.endpoint, "connection_string_file", Path(cloud.connection_string_file or ""))
+    try:
+        credential = Credentials(settings).current()
+    except OperatorError as error:
+        raise _StepFailed("no credential", str(error)) from None
+    if not isinstance(credential.signer, AzureNamedKeyCredential):
+        return credential.sas, "", b""
+    account, text = credential.signer.named_key
+    try:
+        return "", account, b64decode(text, validate=True)
+    except binascii.Error:
+        raise _StepFailed("no credential", f"the account key in {settings.file} is no base64") from None
 
 
 def _certificate_cause(verify_code: int) -> str:

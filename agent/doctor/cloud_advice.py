@@ -31,6 +31,11 @@ _MENDS: Final[Mapping[tuple[Step, str], str]] = {
     ("http", "busy"): "wait; if it stays, look at the account's throttling and Azure's status page",
     ("http", "not blob"): "something else answers (a portal, a proxy): check [cloud] endpoint and the way to it",
     ("authorisation", "no sas"): "write a SAS into [cloud] sas_file: sv=...&sig=..., without a URL before it",
+    ("authorisation", "no credential"): "correct the file that [cloud] names: one line, the service's user may read it",
+    (
+        "authorisation",
+        "key refused",
+    ): "write the account's present key into the file: this one was rotated, or is another's",
     ("authorisation", "sas expired"): "write a new SAS into [cloud] sas_file (docs/runbooks/auth-failures.md)",
     ("authorisation", "sas not yet valid"): "check the clock (date -u); make the SAS without st",
     ("authorisation", "AuthenticationFailed"): "make a new SAS: its key was rotated, or the text was cut or changed",
