@@ -222,7 +222,7 @@ class Cloud(Table):
         description="Its Blob service: `https://ACCOUNT.blob.core.windows.net`."
     )
     sas_file: AbsolutePath | None = Field(
-        default=None, description="A file with a SAS for it; without one doctor looks no further than TLS."
+        default=None, description="A file with a SAS for it. Without a SAS or a key doctor looks no further than HTTP."
     )
     connection_string_file: AbsolutePath | None = Field(
         default=None, description="A file with a connection string, of which the key or the SAS is used."
