@@ -6,7 +6,7 @@
     the rules are other ones than at the last scan    paced; what was kept or waits is asked about again
     `scan_seconds` have passed                        paced
     the operator asks (`blobedge queue scan`)         paced; kept in the queue until it has begun
-    a scan was not finished                           goes on where it was
+    a scan was not finished                           goes on where it was; from the beginning under other rules
     a container was itself changed                    that container
 
 A mount that fails ends the scan; it goes on from its place after RETRY_SECONDS. Uploads go on meanwhile.
@@ -15,7 +15,6 @@ A mount that fails ends the scan; it goes on from its place after RETRY_SECONDS.
 import hashlib
 import logging
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -80,29 +79,30 @@ class Rounds:
 
     async def _due(self) -> Place | None:
         """Where a scan is to begin, if one is due. Raises OSError when the journals cannot be asked."""
-        if (unfinished := await self.scanner.unfinished()) is not None:
+        rules = self._digest()
+        unfinished = await self.scanner.unfinished()
+        if unfinished is not None and unfinished.rules == rules:
             return unfinished
         digest, asked = await self._queue(lambda queue: (queue.recall(RULES), queue.recall(ASKED)))
-        again = digest != self._digest()
+        again = unfinished is not None or digest not in (None, rules)
         if not self.scanned_at:
-            return Place(fast=True)
+            return Place(again=again, fast=True, rules=rules)
         missing = await trio.to_thread.run_sync(unclean.is_due, self._journals)
         age = time.time_ns() - self.scanned_at
         if again or missing or asked or not 0 <= age < self._offload.scan_seconds * _SECOND_NS:
-            return Place(again=again)
+            return Place(again=again, rules=rules)
         return None
 
     async def _scan(self, place: Place) -> None:
         began = time.time_ns()
-        if place == replace(Place(), again=place.again, fast=place.fast):  # from the beginning
+        if place == Place(again=place.again, fast=place.fast, rules=place.rules):  # from the beginning
             await trio.to_thread.run_sync(unclean.begin, self._journals)
             await self.scanner.begin(place)
             await self._queue(lambda queue: queue.remember(ASKED, ""))  # after the place: a kill forgets no wish
         done = await self.scanner.scan(place)
-        digest = self._digest()
 
         def note(queue: Queue) -> None:
-            queue.remember(RULES, digest)
+            queue.remember(RULES, place.rules)
             queue.remember(SCANNED, str(began))
 
         await self._queue(note)
@@ -113,8 +113,12 @@ class Rounds:
 
     async def _some_containers(self) -> None:
         while self._containers:
-            account, container = self._containers.pop()
-            await self.scanner.scan_container(account, container)
+            one = self._containers.pop()
+            try:
+                await self.scanner.scan_container(*one)
+            except MOUNT_ERRORS:
+                self._containers.add(one)  # its mount is asked again
+                raise
 
     def _digest(self) -> str:
         text = "\n".join(rule.model_dump_json() for rule in self._offload.rules)

@@ -37,6 +37,7 @@ ROWS_MAX: Final = 5_000  # of the queue at once
 CONTAINERS_MAX: Final = 1_000_000
 CALL_SECONDS_MAX: Final = 120.0  # for one page of a mount; it hangs then
 SLEEP_FACTOR: Final = 4.0  # of the time that a page took: a scan takes a fifth of a core at most
+CLOCK_SECONDS_MAX: Final = 60  # that a row may be of the future; the clock was set back since it was noted
 PLACE: Final = "scan"  # in the queue's settings
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class Place:
     """How far a scan is: everything before `start` in `container` of `account` was looked at.
 
     `again`: the rules are other ones than when the rows were made, so what they kept here may go now. `fast`: the
-    queue knows nothing, so it does not sleep.
+    queue knows nothing, so it does not sleep. `rules`: a digest of those that it began with.
     """
 
     account: str = ""
@@ -55,6 +56,7 @@ class Place:
     start: str = ""
     again: bool = False
     fast: bool = False
+    rules: str = ""
     found: int = 0  # blobs that the queue did not know as they are
     blobs: int = 0  # that were looked at
 
@@ -141,7 +143,7 @@ class Scanner:
             rows = await self._queue(partial(_known, place, start, before))
             for row in rows:
                 state = listed.pop(row.name, None)
-                if _differs(row, state, place.again):
+                if _differs(row, state, place.again, now):
                     names.append(row.name)
             if len(rows) < ROWS_MAX:
                 break
@@ -183,13 +185,15 @@ def _bound(name: str) -> str:
     return name if at is None else name[:at] + "\ue000"
 
 
-def _differs(row: Known, state: BlobState | None, again: bool) -> bool:
+def _differs(row: Known, state: BlobState | None, again: bool, now: int) -> bool:
     """Whether the queue has to look at a blob that it knows as `row`, and that is there as `state`. Pure.
 
-    What is queued will be looked at when its turn comes; only a later change puts that turn off.
+    What is queued will be looked at when its turn comes; only a later change puts that turn off. What was noted while
+    the clock was ahead would have its turn when that time comes, and gets one now.
     """
     if state is None:
         return row.residency is not Residency.GOING
     if row.residency is Residency.QUEUED:
-        return again or state.properties.last_modified * NANOSECONDS > row.modified_ns
+        later = state.properties.last_modified * NANOSECONDS > row.modified_ns
+        return again or later or row.modified_ns > now + CLOCK_SECONDS_MAX * NANOSECONDS
     return state.properties.etag != row.etag or (again and row.residency is Residency.LOCAL)

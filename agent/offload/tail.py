@@ -12,6 +12,7 @@ INTENT (a look before the change is published sees the old version, and would ha
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -160,9 +161,9 @@ class Tail:
 
 
 def unanswered(segment: Segment) -> set[Blob]:
-    """The blobs of a finished segment that have an INTENT which no DONE of the segment follows. Raises OSError, and
-    what reading a damaged segment raises."""
-    waiting: set[Blob] = set()
+    """The blobs of a finished segment that have an INTENT which no DONE of the segment follows. Two changes of a blob
+    may be under way at once, so each INTENT needs a DONE. Raises OSError, and what reading a damaged segment raises."""
+    waiting: Counter[Blob] = Counter()
     offset = -1
     next_offset = 0
     while next_offset != offset:
@@ -170,7 +171,9 @@ def unanswered(segment: Segment) -> set[Blob]:
         records, next_offset = segment.read(offset)
         for kind, account, container, name, _ in records:
             if kind is Kind.INTENT:
-                waiting.add((account, container, name))
+                waiting[account, container, name] += 1
+            elif kind is Kind.DONE and waiting[account, container, name] <= 1:
+                del waiting[account, container, name]
             elif kind is Kind.DONE:
-                waiting.discard((account, container, name))
-    return waiting
+                waiting[account, container, name] -= 1
+    return set(waiting)

@@ -12,7 +12,7 @@ from agent.offload.database import Queue
 from agent.offload.queries import Filter
 from agent.offload.rules import Rules
 from agent.offload.states import Residency
-from agent.offload.tail import Tail
+from agent.offload.tail import Tail, unanswered
 from dataplane.journal import unclean
 from dataplane.journal.reader import segments
 from dataplane.journal.record import Kind
@@ -82,6 +82,17 @@ async def test_what_a_killed_worker_only_meant_to_do_is_looked_at(world: World) 
     await world.until(there({"a"}, 1))  # it may be done yet
     journal.close()  # as far as the segment is concerned, a kill is no different
     await world.until(there({"a", "b"}, 0))
+
+
+async def test_the_end_of_one_change_does_not_answer_for_another_of_the_same_blob(world: World) -> None:
+    journal = Journal(world.journals, 0)
+    for kind in (Kind.INTENT, Kind.INTENT, Kind.DONE):  # two commit threads, and a kill before the second is done
+        journal.append([(kind, "acct", "data", "a")])
+    (segment,) = segments(world.journals)
+    assert unanswered(segment) == {("acct", "data", "a")}
+    journal.append(done("a"))
+    assert unanswered(segment) == set()
+    journal.close()
 
 
 async def test_a_tail_that_ends_anywhere_goes_on_there(world: World) -> None:

@@ -12,7 +12,7 @@ from agent.config_offload import Offload, Rule
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.look import Stores
-from agent.offload.rounds import ASKED, Rounds
+from agent.offload.rounds import ASKED, RULES, Rounds
 from agent.offload.rules import Rules
 from agent.offload.scan import Place, Scanner
 
@@ -22,9 +22,9 @@ OFFLOAD = Offload(rules=[Rule(upload="now")])
 SECONDS_MAX = 30.0
 
 
-def made(scratch: Path, queue: AsyncQueue) -> Rounds:
-    scanner = Scanner(Stores([Account(name="acct", root=str(scratch / "root"))]), queue, Rules(OFFLOAD, ["acct"]))
-    return Rounds(scanner, queue, OFFLOAD, scratch / "journals")
+def made(scratch: Path, queue: AsyncQueue, offload: Offload = OFFLOAD) -> Rounds:
+    scanner = Scanner(Stores([Account(name="acct", root=str(scratch / "root"))]), queue, Rules(offload, ["acct"]))
+    return Rounds(scanner, queue, offload, scratch / "journals")
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -66,9 +66,44 @@ async def test_a_wish_during_a_look_is_another_look_and_outlives_the_process(tmp
         queue = AsyncQueue(database)
         (tmp_path / "root" / "data" / "passed").write_bytes(b"x")
         rounds = made(tmp_path, queue)
-        await rounds.scanner.begin(Place("acct", "data", "z"))  # a look that has passed the blob
+        digest = database.recall(RULES) or ""
+        await rounds.scanner.begin(Place("acct", "data", "z", rules=digest))  # a look that has passed the blob
         await rounds.ask()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(made(tmp_path, queue).run)  # the next process
             await until(lambda: database.find("acct", "data", "passed"))
             nursery.cancel_scope.cancel()
+
+
+async def test_a_look_that_other_rules_began_begins_again(tmp_path: Path) -> None:
+    async with looked(tmp_path):
+        (tmp_path / "root" / "data" / "passed").write_bytes(b"x")
+    with Queue(tmp_path / "queue.db") as database:
+        queue = AsyncQueue(database)
+        digest = database.recall(RULES) or ""
+        await made(tmp_path, queue).scanner.begin(Place("acct", "data", "z", rules=digest))
+        other = made(tmp_path, queue, Offload(rules=[Rule(upload="now", prefix="p")]))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.run)
+            await until(lambda: database.find("acct", "data", "passed"))
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_container_whose_mount_fails_is_looked_at_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.offload.rounds.RETRY_SECONDS", 0.05)
+    fails = [True]
+    async with looked(tmp_path) as (rounds, _):
+        seen: list[str] = []
+
+        async def scan_container(account: str, container: str) -> None:
+            if fails:
+                fails.pop()
+                raise OSError("hangs")
+            seen.append(f"{account}/{container}")
+
+        monkeypatch.setattr(rounds.scanner, "scan_container", scan_container)
+        rounds.want({("acct", "data")})
+        await until(lambda: seen)
+        assert seen == ["acct/data"]

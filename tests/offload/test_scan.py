@@ -1,6 +1,7 @@
 """Looking at everything: what the queue does not know as it is, is found, in pages, from where a scan stopped."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.look import Looked, Stores, look, open_store
 from agent.offload.queries import Filter
-from agent.offload.rows import Copy, Row
+from agent.offload.rows import Change, Copy, Row
 from agent.offload.rules import Rules
 from agent.offload.scan import Place, Scanner
 from agent.offload.states import Residency
@@ -155,3 +156,13 @@ async def test_a_name_that_is_no_text_is_passed_over(world: World, monkeypatch: 
         file.write(b"x")
     await world.scanner.scan(Place())
     assert set(world.rows()) == {"data/a", "data/z"}
+
+
+async def test_what_was_noted_while_the_clock_was_ahead_gets_its_turn_now(world: World) -> None:
+    world.write("data/a")
+    now, ahead = time.time_ns(), time.time_ns() + 10 * 365 * 86_400 * 10**9
+    world.queue.queue.note([Change("acct", "data", "a", ahead, ahead + 1, 0, 0)])
+    assert world.queue.queue.take(now, 1, ()) == []
+    assert (await world.scanner.scan(Place())).found == 1
+    assert [row.name for row in world.queue.queue.take(time.time_ns(), 1, ())] == ["a"]
+    assert (await world.scanner.scan(Place())).found == 0
