@@ -152,6 +152,7 @@ class _Upload:
                 seen = self._look_after(failed)
             if seen is not None and self._is_done(seen):
                 return self._outcome(seen.etag)
+            self.source.check_version(self._request("Put Blob", "w"))  # what is there may be our own later version
             condition = self._admitted(seen, condition)
         raise found("ChangesAllTheTime", self._request("Put Blob", "w"))
 

@@ -321,3 +321,13 @@ def test_a_version_that_is_not_the_blobs_any_more_is_not_sent(world: World, tmp_
         world.send(replace(version, etag_now=lambda: "0x8DC0000000000FF"))
     assert raised.value.fault.code == "SourceChanged"
     assert world.proxy.log == []
+
+
+def test_an_upload_that_comes_late_does_not_replace_our_own_later_version(world: World) -> None:
+    with source(world.scratch / "old", b"old") as old, source(world.scratch / "new", b"new") as new:
+        answers = iter([old.properties.etag, "0x8DC0000000000A2"])  # the blob changes while the old version is sent
+        world.send(new)
+        with pytest.raises(CloudFailed) as failed:
+            world.send(replace(old, etag_now=lambda: next(answers)))
+    assert failed.value.fault.code == "SourceChanged"
+    assert world.bytes_of() == b"new"
