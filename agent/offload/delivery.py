@@ -143,7 +143,7 @@ class Delivery:
         """There is no such blob here: the copy stays, or goes after the fuse had a look at it."""
         decision = self._verdict(row, now)
         if not row.copied_at or decision.delete != "propagate":
-            await self._queue(lambda queue: queue.gone(row))
+            await self._forget(row, decision, errand)
             return False
         if row.residency is not Residency.GOING:
             turn = Turn(now + int(fuse.SETTLE_SECONDS * SECOND_NS), decision.priority, decision.order_key)
@@ -156,6 +156,16 @@ class Delivery:
                 await self._on_thread(work, errand)
         await self._queue(lambda queue: queue.gone(row))
         return True
+
+    async def _forget(self, row: Row, decision: Decision, errand: Errand) -> None:
+        """A blob that is gone, and of which no copy is known, or whose copy stays. One that was looked at may have been
+        sent by a sidecar that was killed before it could say so: then what is there is ours, and goes as well."""
+        target = decision.target
+        if decision.delete == "propagate" and row.etag and target is not None:
+            work = functools.partial(delete, self._cloud, target, Guard(), errand, node=self._node)
+            with contextlib.suppress(Conflict):
+                await self._on_thread(work, errand)
+        await self._queue(lambda queue: queue.gone(row))
 
     def _verdict(self, row: Row, now: int) -> Decision:
         """What the rules say of a blob that is not here any more, as it was last seen."""

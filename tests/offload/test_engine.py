@@ -12,9 +12,15 @@ from azure.storage.blob import ContentSettings, ResourceTypes, generate_account_
 
 from agent.commands import status as status_command
 from agent.observability import client
+from agent.offload.cloud import Cloud
+from agent.offload.source import source_of
+from agent.offload.transport import Errand
+from agent.offload.upload import Guard, upload
+from dataplane.store.store import BlobRef, Store
 from tests.offload import azurite
 from tests.offload.azurite import Exchange
 from tests.offload.engine_support import NOW, answer, away, back, edge
+from tests.offload.upload_support import To, settings
 
 
 def test_a_blob_that_is_put_arrives_with_its_bytes_and_properties(cloud_port: int, tmp_path: Path) -> None:
@@ -169,6 +175,31 @@ def test_a_conflict_is_logged_and_counted(cloud_port: int, tmp_path: Path, polic
         assert theirs in line
         assert all(name in line for name in (*kept, policy))
         assert len(kept) == (policy == "keep-both")
+
+
+def test_a_copy_that_nobody_could_report_goes_with_its_blob(cloud_port: int, tmp_path: Path) -> None:
+    """As after a SIGKILL between the commit in the cloud and the report: the row knows of no copy."""
+    rules = '[[offload.rules]]\nupload = "idle"\nidle_seconds = 3600\ndelete = "propagate"\n'
+    with edge(cloud_port, tmp_path, rules, 'node = "edge"\n') as node:
+        blobs = node.container("unreported")
+        blobs.upload_blob("one", b"1")
+        blobs.upload_blob("theirs", b"2")
+        node.until(lambda report: report["unprotected_blobs"] == 2)
+        assert node.queue("retry", "--container", "unreported").returncode == 0
+        node.until(lambda report: sum(each["bytes"] for each in report["totals"]) == 2)  # both were looked at
+        store, ref = Store(str(node.root)), BlobRef("unreported", "one")
+        opened = store.open_blob(ref)
+        assert opened is not None
+        cloud = Cloud(settings(cloud_port, tmp_path))
+        upload(cloud, source_of(store, ref, opened), To("unreported", "one"), Guard(), Errand(), node="edge")
+        opened.close()
+        store.close()
+        node.cloud.get_blob_client("unreported", "theirs").upload_blob(b"another's")
+        for name in ("one", "theirs"):
+            blobs.delete_blob(name)
+        while node.rows():  # each retry is a look at once
+            assert node.queue("retry", "--container", "unreported").returncode == 0
+        assert node.in_cloud("unreported") == {"theirs": b"another's"}
 
 
 def test_a_reload_hands_the_queue_over_and_new_rules_reach_what_was_kept(cloud_port: int, tmp_path: Path) -> None:
