@@ -24,9 +24,11 @@ class Unreachable(Exception):
     """Nobody answers at the address, or what answers is not the admin endpoint."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ASK_SECONDS_MAX)
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket. A wait of more than `seconds_max` for a single call is a TimeoutError."""
+
+    def __init__(self, path: str, seconds_max: float = ASK_SECONDS_MAX) -> None:
+        super().__init__("localhost", timeout=seconds_max)
         self._path = path
 
     def connect(self) -> None:
@@ -71,7 +73,7 @@ def get(address: str, path: str, token_file: str | None = None) -> tuple[int, An
     headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file is not None else {}
     parsed = parse_admin(address)
     if isinstance(parsed, UnixListen):
-        connection: http.client.HTTPConnection = _UnixConnection(parsed.path)
+        connection: http.client.HTTPConnection = UnixConnection(parsed.path)
     else:
         parts = urlsplit(address)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ASK_SECONDS_MAX)

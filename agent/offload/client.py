@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -16,17 +15,6 @@ ANSWER_BYTES_MAX: Final = 64 << 20
 
 class NotThere(Exception):
     """The service, its sidecar or its offload does not run; the text says which, and what to do."""
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ASK_SECONDS_MAX)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class QueueClient:
@@ -86,7 +74,7 @@ class QueueClient:
             asked["after"] = done["after"]
 
     def _ask(self, method: str, path: str, query: Mapping[str, str]) -> Any:
-        connection = _UnixConnection(self._path)
+        connection = client.UnixConnection(self._path, ASK_SECONDS_MAX)
         try:
             connection.request(method, f"{path}?{urlencode(query, quote_via=quote)}" if query else path)
             answer = connection.getresponse()

@@ -9,8 +9,7 @@ carries the MD5 of its bytes, which the service checks. Guarantees, whatever fai
 - An upload of ours that is in the cloud already, since an answer was lost or a crash forgot it, is recognised
   (verify.py) and not repeated.
 - An Outcome says that Get Blob Properties, after the commit, showed the ETag of that commit, the length, the MD5, and
-every
-  property and metadata entry. A service that lies about a commit is found out: NotVerified.
+  every property and metadata entry. A service that lies about a commit is found out: NotVerified.
 - What is sent is one version of the blob (source.py), or nothing is committed.
 
 Memory: a small blob's bytes, or a piece for each block in flight. Rejected: the SDK's upload_blob for large blobs:
