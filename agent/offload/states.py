@@ -15,6 +15,7 @@ A row of the queue has a Residency and, while something keeps it from going on, 
     any         KEPT         LOCAL      the same, and no rule sends it
     any         DELETED      GOING      deleted here, and a rule deletes it in the cloud; else the row goes
     QUEUED      COPIED       COPIED     the upload was verified, and the blob is still the version that was sent
+    any         STUBBED      REMOTE     what is here is a stub of a version that the cloud has
     COPIED      EVICTED      REMOTE     its bytes were replaced by a stub, under the lock
     REMOTE      RECALLED     RECALLING  somebody wants it here
     RECALLING   ARRIVED      COPIED     its bytes are here again, verified
@@ -61,6 +62,7 @@ class Event(StrEnum):
     RECALLED = "recalled"
     ARRIVED = "arrived"
     STAYED = "stayed"
+    STUBBED = "stubbed"
     LOST = "lost"
 
 
@@ -70,6 +72,7 @@ TABLE: Final[dict[tuple[Residency, Event], Residency]] = {
     **{(residency, Event.CHANGED): Residency.QUEUED for residency in _ANY},
     **{(residency, Event.KEPT): Residency.LOCAL for residency in _ANY},
     **{(residency, Event.DELETED): Residency.GOING for residency in _ANY},
+    **{(residency, Event.STUBBED): Residency.REMOTE for residency in _ANY},
     (Residency.QUEUED, Event.COPIED): Residency.COPIED,
     (Residency.COPIED, Event.EVICTED): Residency.REMOTE,
     (Residency.REMOTE, Event.RECALLED): Residency.RECALLING,

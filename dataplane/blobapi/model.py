@@ -57,11 +57,35 @@ class CopyState:
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """Where the bytes of a blob are while only a stub stands here: `size` bytes with this MD5, in the cloud.
+
+    `etag` is the cloud's of the version that was verified before the bytes went, `version` is ours of it: properties
+    that were changed since have another. `mtime_ns` and `mode` are those of the file that comes back. A stub that has
+    lost its record has a Remote without a container (LOST).
+    """
+
+    size: int
+    md5: bytes
+    etag: str
+    container: str
+    name: str
+    version: str
+    mtime_ns: int
+    mode: int
+
+
+#: Of a stub that says nothing any more: the file is there, and nobody knows what it stands for.
+LOST: Final = Remote(0, b"", "", "", "", "", 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class BlobProperties:
     """Everything about a blob that its bytes do not say; one record on disk holds it.
 
     `block_list` names the stored list of committed blocks, "" for a blob that was not made by Put Block List.
-    `foreign` marks a file that another writer put on the mount: its ETag comes from its stat.
+    `foreign` marks a file that another writer put on the mount: its ETag comes from its stat. `remote` is set while the
+    bytes are in the cloud and only a stub is here.
     """
 
     etag: str
@@ -82,6 +106,7 @@ class BlobProperties:
     copy: CopyState | None = None
     block_list: str = ""
     foreign: bool = False
+    remote: Remote | None = None  # set for a stub
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from dataplane.blobapi.model import EMPTY, AccessTier, BlobProperties, CopyState, CopyStatus
+from dataplane.blobapi.model import EMPTY, AccessTier, BlobProperties, CopyState, CopyStatus, Remote
 from dataplane.store import trust
 
 _MAGIC: Final = b"blobedge1 "
@@ -104,6 +104,7 @@ def _to_json(record: Record) -> dict[str, Any]:
         "rehydrate": [p.rehydrate_to.value, p.rehydrate_priority] if p.rehydrate_to else None,
         "copy": _copy_to_json(p.copy) if p.copy else None,
         "blocks": p.block_list,
+        "remote": _remote_to_json(p.remote) if p.remote else None,
     }
     return {key: value for key, value in fields.items() if value not in ("", None, {})}
 
@@ -113,10 +114,20 @@ def _copy_to_json(copy: CopyState) -> list[Any]:
             copy.description]  # fmt: skip
 
 
+def _remote_to_json(remote: Remote) -> list[Any]:
+    return [remote.size, base64.b64encode(remote.md5).decode(), remote.etag, remote.container, remote.name,
+            remote.version, remote.mtime_ns, remote.mode]  # fmt: skip
+
+
+def _remote_from_json(value: list[Any]) -> Remote:
+    size, md5, *rest = value
+    return Remote(size, base64.b64decode(md5), *rest)
+
+
 def _from_json(data: dict[str, Any]) -> Record:
     get = data.get
     inode, size, mtime_ns = data["seal"]
-    rehydrate, copy, tier = get("rehydrate"), get("copy"), get("tier")
+    rehydrate, copy, tier, remote = get("rehydrate"), get("copy"), get("tier"), get("remote")
     properties = BlobProperties(
         etag=data["etag"],
         last_modified=data["modified"],
@@ -135,6 +146,7 @@ def _from_json(data: dict[str, Any]) -> Record:
         rehydrate_priority=rehydrate[1] if rehydrate else "",
         copy=CopyState(copy[0], copy[1], CopyStatus(copy[2]), *copy[3:7]) if copy else None,
         block_list=get("blocks", ""),
+        remote=_remote_from_json(remote) if remote else None,
     )
     return Record(Seal(inode, size, mtime_ns), get("name", ""), properties)
 

@@ -12,12 +12,13 @@ from typing import Final
 
 from dataplane.blobapi import metadata, tags
 from dataplane.blobapi.errors import BlobError
-from dataplane.blobapi.model import BlobProperties, ContainerProperties, CopyState, Lease
+from dataplane.blobapi.model import BlobProperties, ContainerProperties, CopyState, Lease, Remote
 
 SECONDS_MAX: Final = 253_402_300_799  # the last second of the year 9999: later ones have no RFC 1123 form
 _BYTES_MAX: Final = 1 << 62
 _TEXT_CHARS_MAX: Final = 32 * 1024
 _MD5_BYTES: Final = 16
+_MODE_MAX: Final = 0o7777
 
 #: What no header of a client can have put there: control characters but a tab, and surrogates that stand for no byte.
 _HOSTILE: Final = re.compile("[\0-\x08\x0a-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
@@ -44,6 +45,8 @@ def check_blob(properties: BlobProperties) -> None:
         tags.checked(p.tags.items())
     if p.copy is not None:
         _check_copy(p.copy)
+    if p.remote is not None:
+        _check_remote(p.remote)
 
 
 def check_container(properties: ContainerProperties) -> None:
@@ -74,6 +77,19 @@ def _check_copy(copy: CopyState) -> None:
             raise ValueError("not a number of bytes")
     if copy.completed is not None:
         _check_seconds(copy.completed)
+
+
+def _check_remote(remote: Remote) -> None:
+    _check_texts(remote.container, remote.name)
+    _check_etag(remote.etag)
+    _check_etag(remote.version)
+    if len(remote.md5) != _MD5_BYTES or not remote.container or not remote.name:
+        raise ValueError("not a place in the cloud")
+    for number, most in ((remote.size, _BYTES_MAX), (remote.mode, _MODE_MAX)):
+        if type(number) is not int or not 0 <= number <= most:
+            raise ValueError("not a number of a stub")
+    if type(remote.mtime_ns) is not int or abs(remote.mtime_ns) > SECONDS_MAX * 1_000_000_000:
+        raise ValueError("not a time")
 
 
 def _check_etag(etag: object) -> None:
