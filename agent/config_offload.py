@@ -25,7 +25,8 @@ IDLE_SECONDS: Final = 60.0
 Upload = Literal["now", "idle", "age", "never"]
 Order = Literal["oldest", "newest", "smallest"]
 Delete = Literal["keep", "propagate"]
-Conflict = Literal["edge-wins", "keep-both"]
+Conflict = Literal["edge-wins", "cloud-wins", "keep-both"]
+Evict = Literal["never", "age", "space"]
 Tier = Literal["Hot", "Cool", "Cold", "Archive"]
 
 
@@ -33,15 +34,6 @@ def _node(name: str) -> str:
     if not templates.NODE.match(name) or len(name) > templates.NODE_CHARACTERS_MAX:
         raise ValueError(f"a node's name is 1 to {templates.NODE_CHARACTERS_MAX} of a-z, 0-9 and single dashes")
     return name
-
-
-def _conflict(value: Any) -> Any:
-    """A word that people expect, as other tools have it: a reason says more than the list of words."""
-    if value == "cloud-wins":
-        raise ValueError(
-            '"cloud-wins" needs recall, which this version does not have: write "edge-wins" or "keep-both"'
-        )
-    return value
 
 
 def _priority(value: Any) -> Any:
@@ -62,6 +54,7 @@ def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
 
 Glob = Annotated[str, text(globs.check_glob)]
 Size = Annotated[str, text(amounts.check_size)]
+Percent = Annotated[float, Field(gt=0, le=100)]
 TimeOfDay = Annotated[str, text(_checked(weeks.minute_of_day))]
 
 
@@ -127,10 +120,28 @@ class Rule(Table):
         default=20.0,
         description="Share of a container's copies that may be deleted at once; a greater one waits for an operator.",
     )
-    conflict: Annotated[Conflict, BeforeValidator(_conflict)] = Field(
+    conflict: Conflict = Field(
         default="edge-wins",
         description='When somebody else changed it in the cloud: "edge-wins" replaces that, "keep-both" keeps it under '
-        "another name first.",
+        'another name first, "cloud-wins" takes it over here.',
+    )
+    evict: Evict = Field(
+        default="never",
+        description='When only the cloud keeps its bytes: "age": `evict_days` after its last read or change, sooner '
+        'when the disk fills up; "space": when the disk fills up, what was not used for longest first; "never": not at '
+        "all. A read brings them back.",
+    )
+    evict_days: Annotated[float, Field(gt=0, le=36_500)] | None = Field(
+        default=None, description='Needed by `evict = "age"`; 0.5 is twelve hours.'
+    )
+    pin: bool = Field(default=False, description="It stays here whatever else is said, `blobedge evict` included.")
+    delete_after_upload: bool = Field(
+        default=False, description="It is deleted here as soon as the cloud was verified to have it; the copy stays."
+    )
+    ttl_days: Annotated[float, Field(gt=0, le=36_500)] | None = Field(
+        default=None,
+        description="It is deleted here so long after its Last-Modified, if the rule uploads it not before the cloud "
+        "has it; the copy stays.",
     )
 
     def route(self, node: str, accounts: Sequence[str]) -> templates.Route:
@@ -164,6 +175,19 @@ class Offload(Table):
         default=weeks.LOCAL, description='Of the schedule: "local" is this machine\'s, or a name: "Europe/Berlin".'
     )
     schedule: list[Window] = Field(default_factory=list, description="Parts of each week with a speed of their own.")
+    space_high_percent: Percent = Field(
+        default=85.0, description="Use of a mount from which on blobs are evicted that may be, coldest first."
+    )
+    space_low_percent: Percent = Field(default=75.0, description="Use down to which they are.")
+    low_space_percent: Percent = Field(
+        default=92.0,
+        description="Use from which on blobs that may be evicted are sent at once, are evicted offline too, and what a "
+        "read brings back is not kept.",
+    )
+    reserve_percent: Percent = Field(
+        default=97.0,
+        description="Use from which on requests that write are refused with 503 until there is room; 100: never.",
+    )
     rules: list[Rule] = Field(default_factory=list, description="Which blobs go to the cloud, and how.")
 
     def state_directory(self, environ: Mapping[str, str] = os.environ) -> str:

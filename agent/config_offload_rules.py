@@ -6,6 +6,7 @@ the rules' templates needs the models; it is left out while those find mistakes 
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ def relations(document: Mapping[str, Any]) -> Iterator[Finding]:
         return
     yield from _cloud_of(offload, cloud)
     yield from _state(document, offload)
+    yield from _marks(offload)
     accounts = _names(document)
     for index, rule in enumerate(offload.rules):
         yield from _rule(("offload", "rules", index), rule, accounts)
@@ -118,6 +120,36 @@ def _rule(path: Path, rule: Rule, accounts: list[str]) -> Iterator[Finding]:
         yield (*path, "upload"), 'upload = "age" and age_days go together: give both, or neither'
     if rule.size_min and rule.size_max and amounts.size(rule.size_min) > amounts.size(rule.size_max):
         yield (*path, "size_max"), f"no blob has at least {rule.size_min} and at most {rule.size_max}"
+    yield from _leaving(path, rule)
+
+
+def _leaving(path: Path, rule: Rule) -> Iterator[Finding]:
+    """How blobs leave this node: one way for each rule, and none that needs a copy which nobody makes or keeps."""
+    if (rule.evict == "age") != (rule.evict_days is not None):
+        yield (*path, "evict"), 'evict = "age" and evict_days go together: give both, or neither'
+    evicts, deletes = ("evict",) * (rule.evict != "never"), ("delete_after_upload",) * rule.delete_after_upload
+    expires = ("ttl_days",) * (rule.ttl_days is not None)
+    if rule.upload == "never":
+        for key in evicts + deletes:
+            yield (*path, key), f"{key} needs the cloud's copy: say when to upload, or leave {key} out"
+    if evicts and deletes:
+        yield (*path, "delete_after_upload"), "evict and delete_after_upload are two ways to leave: keep one"
+    if rule.delete == "propagate":
+        for key in deletes + expires:
+            yield (*path, key), f'{key} leaves the copy in the cloud, delete = "propagate" deletes it: keep one'
+    if rule.pin:
+        for key in evicts + deletes + expires:
+            yield (*path, key), f"pin keeps it here, {key} does not: keep one"
+
+
+def _marks(offload: Offload) -> Iterator[Finding]:
+    """The marks of a mount's use, in the order in which they are met while it fills up."""
+    order = ("space_low_percent", "space_high_percent", "low_space_percent", "reserve_percent")
+    for lower, upper in pairwise(order):
+        below, above = getattr(offload, lower), getattr(offload, upper)
+        if below >= above:
+            key = upper if upper in offload.model_fields_set else lower
+            yield ("offload", key), f"{lower} is {below:g} and has to be less than {upper}, which is {above:g}"
 
 
 def _meetings(offload: Offload, accounts: list[str]) -> Iterator[Finding]:

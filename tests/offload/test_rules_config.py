@@ -89,12 +89,49 @@ def test_the_summary_says_that_blobs_leave(read: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        (
+            "space_low_percent = 85",
+            "1: space_low_percent is 85 and has to be less than space_high_percent, which is 85",
+        ),
+        (
+            "space_high_percent = 93",
+            "1: space_high_percent is 93 and has to be less than low_space_percent, which is 92",
+        ),
+        ("low_space_percent = 98", "1: low_space_percent is 98 and has to be less than reserve_percent, which is 97"),
+        ("reserve_percent = 90", "1: low_space_percent is 92 and has to be less than reserve_percent, which is 90"),
+        ("reserve_percent = 101", "1: offload.reserve_percent"),
+        ("space_low_percent = 0", "1: offload.space_low_percent"),
+    ],
+)
+def test_the_marks_of_a_disk_are_in_order(read: Load, marks: str, said: str) -> None:
+    text = f"{ACCOUNT}{CLOUD}[offload]\n"
+    line, _, words = said.partition(": ")
+    (found,) = mistakes(read, f"{text}{marks}\n[[offload.rules]]\n")
+    assert found.startswith(f"{text.count(chr(10)) + int(line)}: {words}")
+
+
+def test_every_way_to_leave_is_read(read: Load) -> None:
+    rules = (
+        'containers = ["a"]\nevict = "age"\nevict_days = 0.5\nttl_days = 90\nconflict = "cloud-wins"',
+        'containers = ["b"]\ndelete_after_upload = true',
+        'containers = ["c"]\nupload = "never"\nttl_days = 1',
+        'containers = ["d"]\npin = true\ndelete = "propagate"',
+        'evict = "space"',
+    )
+    offload = read(ACCOUNT + CLOUD + "".join(f"[[offload.rules]]\n{rule}\n" for rule in rules)).offload
+    assert offload is not None
+    assert [rule.evict for rule in offload.rules] == ["age", "never", "never", "never", "space"]
+
+
+@pytest.mark.parametrize(
     ("rules", "said"),
     [
         ('upload = "later"', '1: offload.rules[0].upload must be "now", "idle", "age" or "never"'),
         ('upload = "age"', '1: upload = "age" and age_days go together'),
         ("age_days = 2", '0: upload = "age" and age_days go together'),
-        ('conflict = "cloud-wins"', '1: offload.rules[0].conflict: "cloud-wins" needs recall'),
+        ('conflict = "theirs"', '1: offload.rules[0].conflict must be "edge-wins", "cloud-wins" or "keep-both"'),
         ('glob = "a[b"', "1: offload.rules[0].glob: 'a[b' is not a pattern: a [ has no ]"),
         ('containers = [""]', "1: offload.rules[0].containers[0]: '' is not a pattern: it is empty"),
         ('size_min = "3 MB"', "1: offload.rules[0].size_min: '3 MB' is not a size"),
@@ -105,7 +142,17 @@ def test_the_summary_says_that_blobs_leave(read: Load) -> None:
         ('container = "cold"', "0: blobs of different containers could meet"),
         ('name = "{container}-{name}"', "1: offload.rules[0].name: '{container}-{name}': put a slash"),
         ('tier = "hot"', '1: offload.rules[0].tier must be "Hot", "Cool", "Cold" or "Archive"'),
-        ('evict = "never"', "1: unknown key offload.rules[0].evict"),
+        ('evict = "always"', '1: offload.rules[0].evict must be "never", "age" or "space"'),
+        ('evict = "age"', '1: evict = "age" and evict_days go together'),
+        ("evict_days = 3", '0: evict = "age" and evict_days go together'),
+        ('upload = "never"\nevict = "space"', "2: evict needs the cloud's copy"),
+        ('upload = "never"\ndelete_after_upload = true', "2: delete_after_upload needs the cloud's copy"),
+        ('evict = "space"\ndelete_after_upload = true', "2: evict and delete_after_upload are two ways to leave"),
+        ('delete = "propagate"\ndelete_after_upload = true', "2: delete_after_upload leaves the copy"),
+        ('delete = "propagate"\nttl_days = 3', "2: ttl_days leaves the copy"),
+        ('pin = true\nevict = "space"', "2: pin keeps it here, evict does not"),
+        ("pin = true\nttl_days = 3", "2: pin keeps it here, ttl_days does not"),
+        ("ttl_days = 0", "1: offload.rules[0].ttl_days"),
         ("delete_fuse_percent = 0", "1: offload.rules[0].delete_fuse_percent"),
     ],
 )
