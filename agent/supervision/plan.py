@@ -59,6 +59,7 @@ def worker_settings(the_plan: Plan, worker: int, bounds: Sequence[Bound], slot_f
         log_level=config.log.level,
         drain_seconds=config.drain_seconds,
         journal_directory=journal_directory(config),
+        reserve_percent=reserve_percent(config),
     )
 
 
@@ -66,6 +67,12 @@ def journal_directory(config: Config) -> str:
     """Where workers note what changed and the sidecar reads it; "" while no rule sends anything to the cloud."""
     offload = config.offload
     return f"{offload.state_directory()}/journal" if offload is not None and offload.rules else ""
+
+
+def reserve_percent(config: Config) -> float:
+    """Beyond which use of a mount writes are refused; 0 while no rule sends anything to the cloud."""
+    offload = config.offload
+    return float(offload.reserve_percent) if offload is not None and offload.rules else 0.0
 
 
 def ready_urls(the_plan: Plan, bounds: Sequence[Bound]) -> list[str]:

@@ -12,7 +12,8 @@ kernel keeps the borders of messages, so there is no framing.
     sidecar -> worker   Brought      it is: open it again
                         Failed
 
-A Want ends with the Have that reaches its end. A worker that closes its end wants nothing any more. The last
+A Want ends with the Have that reaches its end. The next one comes when all bytes before it were read, so they are not
+needed for this reader any more. A worker that closes its end wants nothing any more. The last
 LAST_BYTES of a blob that is read whole are told only after the MD5 of all its bytes was verified, so no client ever
 gets a whole answer with wrong bytes. Messages are bounded; what a reader does not know is an error.
 """
