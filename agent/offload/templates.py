@@ -51,6 +51,7 @@ _NAME_DIGEST: Final = 32  # hexadecimal digits: 128 bits
 #: an XML listing cannot hold is here too.
 _ESCAPED: Final = re.compile(r"%(?=~)|[\0-\x1f\x7f-\x9f\\\ud800-\udfff\ufffe\uffff]|\.(?=/|\Z)|/\Z")
 _ESCAPED_IN_ROOT: Final = re.compile(_ESCAPED.pattern + "|/")  # `$root` has no blobs with a slash in their names
+_ESCAPE: Final = re.compile(rb"%~([0-9A-F]{2})")
 _HALF_ESCAPE: Final = re.compile(r"%(?:~[0-9A-F]?)?\Z")
 
 
@@ -196,6 +197,19 @@ class Route:
         into = fit_container(_rendered(self._container, values, moment))
         return Target(into, fit_name(_rendered(self._name, values, moment), into), tier)
 
+    def origin(self, container: str, name: str) -> tuple[str, str, str] | None:
+        """The (account, container, name) of the one blob that goes there: the way back of `target`. None for a place
+        that is not of this route, and for one that ends in a digest, which nobody can read."""
+        text = _unfit(name)
+        if text is None or fit_name(text, container) != name or fit_container(container) != container:
+            return None
+        values = {field: value for field, value in self._only.items() if value}
+        for template, part in ((self._container, container), (self._name, text)):
+            found = re.fullmatch("".join(map(_reading, template)), part, re.DOTALL)
+            if found is None or any(values.setdefault(*each) != each[1] for each in found.groupdict().items()):
+                return None
+        return values["account"], values["container"], values["name"]
+
     def apart(self, other: "Route") -> bool:
         """Whether no blob of one could meet another blob of the other."""
         if self._parsed == other._parsed and all(self._only[each] == other._only[each] for each in self._missing):
@@ -267,6 +281,13 @@ def _pattern(piece: Piece) -> str:
     return _VALUES[piece.field] if piece.field else re.escape(piece.text)
 
 
+def _reading(piece: Piece) -> str:
+    """The same, as a group that the value can be taken out of."""
+    if piece.field in ("", "date"):
+        return _pattern(piece)
+    return f"(?P<{piece.field}>{'.+' if piece.field == 'name' else _VALUES[piece.field]})"
+
+
 def _beginning(segments: list[Template]) -> str:
     """The text that whatever has these segments begins with. The last of them is open."""
     first = segments[0]
@@ -298,6 +319,15 @@ def fit_name(text: str, container: str) -> str:
     kept = "/".join(escaped.split("/")[: limits.blob_name_segments_max])
     wide = kept.encode("utf-16-le")[: 2 * (limits.blob_name_chars_max - len(digest))]
     return _HALF_ESCAPE.sub("", wide.decode("utf-16-le", "ignore")) + digest
+
+
+def _unfit(name: str) -> str | None:
+    """The text of which `fit_name` made this by escaping. What it did not make is found out by making it again."""
+    try:
+        data = _ESCAPE.sub(lambda found: bytes([int(found.group(1), 16)]), name.encode())
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeError:
+        return None
 
 
 def _escape(found: re.Match[str]) -> str:

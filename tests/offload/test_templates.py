@@ -249,3 +249,30 @@ def test_routes_that_are_apart_never_meet(
 def test_pieces_of_a_date_are_its_parts() -> None:
     assert [piece.text for piece in parse_name("{date:%Y/%m}/{name}") if piece.field == "date"] == ["%Y", "%m"]
     assert [piece.field for piece in parse_container("{account}-{container}")] == ["account", "", "container"]
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(TEMPLATES), BLOBS, WHEN)
+def test_the_way_back_leads_to_the_blob_or_says_that_it_cannot_tell(
+    templates: tuple[str, str], blob: tuple[str, str, str], when: int
+) -> None:
+    route = Route(*templates, "edge1")
+    target = route.target(*blob, when)
+    found = route.origin(target.container, target.name)
+    assert found == blob or (found is None and ("%~h" in target.name or re.search("-x[a-z2-7]{20}$", target.container)))
+
+
+def test_the_way_back_of_what_a_route_did_not_make_is_none() -> None:
+    route = Route("{container}", "{node}/{date:%Y}/{name}", "edge1", ["acc"])
+    assert route.origin("photos", "edge1/2026/a/b%~5C") == ("acc", "photos", "a/b\\")
+    for name in (
+        "edge2/2026/a",
+        "edge1/26/a",
+        "edge1/2026/",
+        "edge1/2026/a%~2Eb",
+        "edge1/2026/a%~FF",
+        "edge1/2026/a\n",
+    ):
+        assert route.origin("photos", name) is None
+    assert Route("{container}", "{container}/{name}", "n", ["acc"]).origin("one", "other/a") is None
+    assert Route("cold", "{name}", "n", ["acc"], ["photos"]).origin("cold", "a") == ("acc", "photos", "a")
