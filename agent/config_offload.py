@@ -128,8 +128,8 @@ class Rule(Table):
     evict: Evict = Field(
         default="never",
         description='When only the cloud keeps its bytes: "age": `evict_days` after its last read or change, sooner '
-        'when the disk fills up; "space": when the disk fills up, what was not used for longest first; "never": not at '
-        "all. A read brings them back.",
+        'when the disk fills up; "space": when the disk fills up, what was not used for longest first; "never": only '
+        "by `blobedge evict`. A read brings them back.",
     )
     evict_days: Annotated[float, Field(gt=0, le=36_500)] | None = Field(
         default=None, description='Needed by `evict = "age"`; 0.5 is twelve hours.'

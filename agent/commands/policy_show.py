@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agent.commands import policy_leaving
 from agent.commands.terminal import shown
 from agent.config import Config
 from agent.config_offload import Offload, Rule
@@ -29,6 +30,7 @@ def document(
         "rule": None if decision.rule is None else decision.rule + 1,
         "rules": [{"rule": number, "matches": not why, "why_not": why} for number, why in enumerate(asked, 1)],
         "upload": decision.upload,
+        "leaves": policy_leaving.document(offload, subject, decision, now, _time),
     }
     if not decision.upload or decision.target is None:
         return said_of_blob
@@ -57,6 +59,8 @@ def lines(document: dict[str, Any], rules: list[Rule]) -> Iterator[str]:
         yield f"  rule {each['rule']}: {'matches' if each['matches'] else shown(each['why_not'])}"
     if not document["upload"]:
         yield "  stays here: " + ("no rule matches" if document["rule"] is None else 'upload = "never"')
+        if document["leaves"]["deleted_at"] is not None:
+            yield f"  leaves: {policy_leaving.sentence(document['leaves'], uploaded=False)}"
         return
     rule = rules[document["rule"] - 1]
     yield f"  due: {_due(document, rule)}"
@@ -66,6 +70,7 @@ def lines(document: dict[str, Any], rules: list[Rule]) -> Iterator[str]:
     yield f"  target: {document['endpoint']}/{document['container']}/{shown(document['name'])}{tier}"
     fuse = f", at most {rule.delete_fuse_percent:g} % of a container at once" if rule.delete == "propagate" else ""
     yield f"  deleted here: {document['delete']}{fuse}; changed there: {document['conflict']}"
+    yield f"  leaves: {policy_leaving.sentence(document['leaves'], uploaded=True)}"
 
 
 def _due(document: dict[str, Any], rule: Rule) -> str:
@@ -93,6 +98,10 @@ def _tallied(tally: Tally) -> dict[str, Any]:
         "bytes": tally.bytes,
         "due_now_blobs": tally.due_blobs,
         "due_now_bytes": tally.due_bytes,
+        "leave_now_blobs": tally.leave_blobs,
+        "leave_now_bytes": tally.leave_bytes,
+        "evictable_blobs": tally.evictable_blobs,
+        "evictable_bytes": tally.evictable_bytes,
         "names": tally.names,
     }
 
@@ -100,7 +109,7 @@ def _tallied(tally: Tally) -> dict[str, Any]:
 def table(rules: list[Rule], of_rules: list[Tally], unmatched: Tally) -> None:
     """Print the counts."""
     shown_table = Table("rule", "upload", box=None, pad_edge=False)
-    for column in ("blobs", "size", "due now", "size", "later"):
+    for column in ("blobs", "size", "due now", "size", "later", "may leave"):
         shown_table.add_column(column, justify="right")
     shown_table.add_column("first names", overflow="fold")
     rows = [(str(number), rules[number - 1].upload, each) for number, each in enumerate(of_rules, 1)]
@@ -108,7 +117,8 @@ def table(rules: list[Rule], of_rules: list[Tally], unmatched: Tally) -> None:
         later = 0 if upload == "never" else each.blobs - each.due_blobs
         names = Text("\n".join(map(shown, each.names)))
         due = f"{each.due_blobs:,}", size_text(each.due_bytes), f"{later:,}"
-        shown_table.add_row(label, upload, f"{each.blobs:,}", size_text(each.bytes), *due, names)
+        leave = size_text(each.evictable_bytes)
+        shown_table.add_row(label, upload, f"{each.blobs:,}", size_text(each.bytes), *due, leave, names)
     Console().print(shown_table)
 
 

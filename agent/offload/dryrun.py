@@ -13,6 +13,8 @@ from typing import Final
 
 from agent.config import Account
 from agent.offload.amounts import NANOSECONDS
+from agent.offload.evict.space import Mode
+from agent.offload.evict.verdict import Heat, Way, verdict
 from agent.offload.rules import Decision, Rules, Subject, decide
 from dataplane.blobapi.errors import BlobError
 from dataplane.blobapi.model import BlobState
@@ -28,20 +30,32 @@ NAMES_COUNT_MAX: Final = 3  # shown of each rule's blobs
 
 @dataclass(slots=True)
 class Tally:
-    """The blobs of one rule. Sizes are bytes."""
+    """The blobs of one rule. Sizes are bytes.
+
+    Leaving is said as if the cloud had them and nobody had read them since their last change: `leave` what would go
+    now by its age, `evictable` what might whenever the disk fills up.
+    """
 
     blobs: int = 0
     bytes: int = 0
     due_blobs: int = 0  # now; the others later, or never
     due_bytes: int = 0
+    leave_blobs: int = 0
+    leave_bytes: int = 0
+    evictable_blobs: int = 0
+    evictable_bytes: int = 0
     names: list[str] = field(default_factory=list)
 
-    def add(self, path: str, size: int, *, due: bool) -> None:
+    def add(self, path: str, size: int, *, due: bool, leaves: bool, evictable: bool) -> None:
         """Count a blob."""
         self.blobs += 1
         self.bytes += size
         self.due_blobs += due
         self.due_bytes += size * due
+        self.leave_blobs += leaves
+        self.leave_bytes += size * leaves
+        self.evictable_blobs += evictable
+        self.evictable_bytes += size * evictable
         if len(self.names) < NAMES_COUNT_MAX:
             self.names.append(path)
 
@@ -57,7 +71,8 @@ def tally(
         decision = decide(rules, subject, now)
         into = unmatched if decision.rule is None else of_rules[decision.rule]
         path = f"{subject.account}/{subject.container}/{subject.name}"
-        into.add(path, subject.size or 0, due=is_due(decision, now))
+        leaves, evictable = (_leaves(decision, subject, now, mode) for mode in (Mode.NORMAL, Mode.EVICT))
+        into.add(path, subject.size or 0, due=is_due(decision, now), leaves=leaves, evictable=evictable)
         if count % PAGE_BLOBS == 0:
             counted(count)
     counted(count)
@@ -69,10 +84,17 @@ def is_due(decision: Decision, now: int) -> bool:
     return decision.upload and decision.due_at <= now
 
 
+def _leaves(decision: Decision, subject: Subject, now: int, mode: Mode) -> bool:
+    """Whether its bytes would leave at once, in a mode of the mount."""
+    heat = Heat(subject.modified_ns, 0, subject.noticed_ns)
+    return verdict(decision.leaving, heat, now, mode, pinned=False).way is not Way.STAY
+
+
 def subject_of(account: str, container: str, state: BlobState, now: int) -> Subject:
     """What the rules are asked of a blob on the mount. Nobody knows when it was noticed: taken for when it changed."""
     modified = state.properties.last_modified * NANOSECONDS
-    return Subject(account, container, state.name, state.size, modified, min(modified, now))
+    whole = not state.properties.foreign
+    return Subject(account, container, state.name, state.size, modified, min(modified, now), whole)
 
 
 def find(account: Account, container: str, name: str) -> BlobState | None:

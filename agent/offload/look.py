@@ -112,7 +112,8 @@ def look(store: Store, rules: Rules, row: Row, now: int) -> Looked | None:
         return None
     try:
         seen = seen_of(blob)
-        subject = Subject(row.account, row.container, row.name, seen.size, seen.modified_ns, row.modified_ns)
+        whole = not blob.state.properties.foreign
+        subject = Subject(row.account, row.container, row.name, seen.size, seen.modified_ns, row.modified_ns, whole)
         return Looked(blob, seen, decide(rules, subject, now))
     except BaseException:
         blob.close()

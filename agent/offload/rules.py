@@ -9,18 +9,20 @@ All times are whole nanoseconds since 1970 UTC, all sizes bytes. Two times of a 
                each look would put it off for ever
 
 A rule's blob is due when it was noticed ("now"), `idle_seconds` after the later of the two ("idle"), or `age_days`
-after it was modified ("age").
+after it was modified ("age"). While its mount is in low space (Rules.low_space), a blob that may leave the node is due
+sooner and goes before all others: at once when it is `whole`, else after a minute's rest at most, as it may be half a
+file that another program writes.
 
 `first_turn` is for the journal, which knows names and no sizes: it never says later than `decide` would of a blob that
 was modified when it was noticed, so a look at the blob is never too late. Rejected: to ask the mount for each record of
 the journal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from agent.config_offload import Conflict, Delete, Offload, Order, Rule, Upload
+from agent.config_offload import IDLE_SECONDS, Conflict, Delete, Evict, Offload, Order, Rule, Upload
 from agent.offload import amounts
 from agent.offload.amounts import NANOSECONDS
 from agent.offload.globs import Glob
@@ -28,12 +30,15 @@ from agent.offload.rows import Turn
 from agent.offload.templates import Target
 
 _DAY_SECONDS: Final = 86_400
+_IDLE_NS: Final = int(IDLE_SECONDS * NANOSECONDS)
+_HURRIED: Final = 0  # the priority of what makes room
 _INT64: Final = 2**63 - 1  # what a column of the queue holds
 _REMEMBERED_MAX: Final = 4096  # containers
 
 
 class Subject(NamedTuple):
-    """A blob, as far as it matters here. `size` is None where only its name is known."""
+    """A blob, as far as it matters here. `size` is None where only its name is known; `whole`: it came through this
+    service, which shows no half of a blob."""
 
     account: str
     container: str
@@ -41,11 +46,30 @@ class Subject(NamedTuple):
     size: int | None
     modified_ns: int
     noticed_ns: int
+    whole: bool = False
+
+
+class Leaving(NamedTuple):
+    """How a blob's bytes may leave this node; agent/offload/evict/verdict.py says when."""
+
+    evict: Evict = "never"
+    evict_after_ns: int = 0  # since its last use, with "age"
+    pinned: bool = False
+    delete_after_upload: bool = False
+    ttl_ns: int | None = None  # since it was modified
+
+    @property
+    def makes_room(self) -> bool:
+        """Whether its mount has more room once the cloud has it."""
+        return self.evict != "never" or self.delete_after_upload
+
+
+STAYING: Final = Leaving()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What happens to a blob. Where `upload` is False nothing but `rule` is said."""
+    """What happens to a blob. Where `upload` is False nothing but `rule` and `leaving` is said."""
 
     upload: bool
     rule: int | None = None  # counted from 0; None: none matched
@@ -56,6 +80,7 @@ class Decision:
     delete: Delete = "keep"
     delete_fuse_percent: float = 0.0
     conflict: Conflict = "edge-wins"
+    leaving: Leaving = STAYING
 
     @property
     def turn(self) -> Turn:
@@ -81,6 +106,14 @@ class _Compiled:
         self.sized: Final = rule.size_min is not None or rule.size_max is not None
         seconds = {"idle": rule.idle_seconds, "age": (rule.age_days or 0) * _DAY_SECONDS}.get(rule.upload, 0)
         self.delay_ns: Final = int(seconds * NANOSECONDS)
+        after, ttl = rule.evict_days or 0, rule.ttl_days
+        self.leaving: Final = Leaving(
+            rule.evict,
+            int(after * _DAY_SECONDS * NANOSECONDS),
+            rule.pin,
+            rule.delete_after_upload,
+            None if ttl is None else int(ttl * _DAY_SECONDS * NANOSECONDS),
+        )
         self.route: Final = None if rule.upload == "never" else rule.route(offload.node_name(), accounts)
 
     def is_for(self, account: str, container: str) -> bool:
@@ -97,8 +130,10 @@ class _Compiled:
         """Whether the rule is for a size."""
         return size >= self.size_min and (self.size_max is None or size <= self.size_max)
 
-    def due_at(self, modified: int, noticed: int) -> int:
-        """When its blob is due."""
+    def due_at(self, modified: int, noticed: int, *, hurried: bool = False, whole: bool = False) -> int:
+        """When its blob is due; `hurried`: its mount needs the room."""
+        if hurried:
+            return noticed if whole else max(modified, noticed) + min(self.delay_ns, _IDLE_NS)
         if self.upload == "age":
             return modified + self.delay_ns
         return max(modified, noticed) + self.delay_ns if self.upload == "idle" else noticed
@@ -117,6 +152,8 @@ class Rules:
             _Compiled(number, rule, offload, list(accounts)) for number, rule in enumerate(offload.rules)
         ]
         self._of_container: dict[tuple[str, str], list[_Compiled]] = {}
+        #: Whether the mount of (account, container) is in low space now. Set by who watches the mounts.
+        self.low_space: Callable[[str, str], bool] = lambda account, container: False
 
     def __len__(self) -> int:
         return len(self._compiled)
@@ -142,27 +179,29 @@ def decide(rules: Rules, subject: Subject, now: int) -> Decision:
         raise ValueError("a decision needs the size of the blob")
     for each in rules.candidates(subject.account, subject.container):
         if each.takes(subject.name) and each.fits(subject.size):
-            return _decided(each, subject, subject.size, now)
+            hurried = each.leaving.makes_room and rules.low_space(subject.account, subject.container)
+            return _decided(each, subject, subject.size, now, hurried)
     return STAYS
 
 
-def _decided(each: _Compiled, subject: Subject, size: int, now: int) -> Decision:
+def _decided(each: _Compiled, subject: Subject, size: int, now: int, hurried: bool) -> Decision:
     rule = each.rule
     if each.route is None:
-        return Decision(upload=False, rule=each.number)
+        return Decision(upload=False, rule=each.number, leaving=each.leaving)
     noticed = min(subject.noticed_ns, now)
     modified = subject.modified_ns if subject.modified_ns <= now else noticed
     timeless = min(subject.modified_ns, subject.noticed_ns) > now
     return Decision(
         upload=True,
         rule=each.number,
-        due_at=now if timeless else _int64(each.due_at(modified, noticed)),
-        priority=rule.priority,
+        due_at=now if timeless else _int64(each.due_at(modified, noticed, hurried=hurried, whole=subject.whole)),
+        priority=_HURRIED if hurried else rule.priority,
         order_key=_int64(each.order_key(modified, size)),
         target=each.route.target(subject.account, subject.container, subject.name, modified, rule.tier or ""),
         delete=rule.delete,
         delete_fuse_percent=rule.delete_fuse_percent,
         conflict=rule.conflict,
+        leaving=each.leaving,
     )
 
 
@@ -176,7 +215,10 @@ def first_turn(rules: Rules, account: str, container: str, name: str, when: int)
         if not each.takes(name):
             continue
         if each.route is not None:
-            turn = Turn(_int64(each.due_at(when, when)), each.rule.priority, _int64(each.order_key(when, 0)))
+            hurried = each.leaving.makes_room and rules.low_space(account, container)
+            due_at = each.due_at(when, when, hurried=hurried, whole=True)
+            priority = _HURRIED if hurried else each.rule.priority
+            turn = Turn(_int64(due_at), priority, _int64(each.order_key(when, 0)))
             first = turn if first is None else min(first, turn)
         if not each.sized:
             break

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.config_offload import Offload
 from agent.offload.amounts import NANOSECONDS
-from agent.offload.rules import STAYS, Decision, Rules, Subject, decide, first_turn
+from agent.offload.rules import STAYS, Decision, Leaving, Rules, Subject, decide, first_turn
 from agent.offload.templates import Target
 
 DAY = 86_400 * NANOSECONDS
@@ -186,3 +186,34 @@ def test_keys_fit_into_the_queue() -> None:
 def test_a_decision_needs_a_size() -> None:
     with pytest.raises(ValueError, match="size"):
         decide(rules({}), blob(size=None), NOW)
+
+
+FULL = {"upload": "age", "age_days": 3, "evict": "space", "priority": "low"}
+
+
+def test_a_mount_in_low_space_hurries_what_may_leave() -> None:
+    known = rules(FULL)
+    old = blob(modified_ns=NOW - 3600 * NANOSECONDS, noticed_ns=NOW - 3600 * NANOSECONDS)
+    assert decide(known, old, NOW).due_at == NOW + 3 * DAY - 3600 * NANOSECONDS
+    known.low_space = lambda account, container: (account, container) == ("plant7", "cam")
+    assert decide(known, old, NOW).turn[:2] == (old.modified_ns + 60 * NANOSECONDS, 0)
+    assert decide(known, blob(whole=True), NOW).turn[:2] == (NOW, 0)
+    assert decide(known, blob(), NOW).turn[:2] == (NOW + 60 * NANOSECONDS, 0)
+    assert decide(known, blob(container="other"), NOW).priority == 900
+    turn = first_turn(known, "plant7", "cam", "a", NOW)
+    assert turn is not None
+    assert turn[:2] == (NOW, 0)
+
+
+def test_what_may_not_leave_is_not_hurried() -> None:
+    known = rules(FULL | {"evict": "never"})
+    known.low_space = lambda account, container: True
+    assert decide(known, blob(whole=True), NOW).turn[:2] == (NOW + 3 * DAY, 900)
+
+
+def test_a_rule_says_how_a_blob_leaves_whether_it_sends_it_or_not() -> None:
+    assert decide(rules({"upload": "never", "ttl_days": 2}), blob(), NOW).leaving == Leaving(ttl_ns=2 * DAY)
+    decision = decide(rules({"evict": "age", "evict_days": 0.5}), blob(), NOW)
+    assert decision.leaving == Leaving("age", DAY // 2)
+    assert decide(rules({"pin": True}), blob(), NOW).leaving.pinned
+    assert decide(rules({"delete_after_upload": True}), blob(), NOW).leaving.makes_room
