@@ -17,6 +17,7 @@ import typer
 from agent import config_reference, config_show, quickstart
 from agent.commands import doctor as doctor_command
 from agent.commands import health as health_command
+from agent.commands import ls as ls_command
 from agent.commands import policy as policy_command
 from agent.commands import queue as queue_command
 from agent.commands import status as status_command
@@ -42,6 +43,7 @@ config_app = typer.Typer(help="Check and show configuration files.", no_args_is_
 app.add_typer(config_app, name="config")
 doctor_command.register(app)
 health_command.register(app)
+ls_command.register(app)
 policy_command.register(app)
 queue_command.register(app)
 status_command.register(app)

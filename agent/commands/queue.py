@@ -8,31 +8,25 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from agent.commands import queue_print
+from agent.commands.finding import Account, Admin, Container, Json, Prefix, TokenFile, running_queue
 from agent.commands.terminal import shown
 from agent.offload.amounts import span_text
 from agent.problems import OperatorError
 
-if TYPE_CHECKING:
-    from agent.offload.client import QueueClient
-
 EXIT_HELD: Final = 1
-EXIT_NOT_THERE: Final = 2
 DRAIN_POLL_SECONDS: Final = 0.5
 LIST_ROWS: Final = 50
 _HELD: Final = ("operator", "poison")
 _TRIED_AGAIN: Final = ("now", "later", "mount", "bug")  # classes of failures that wait for their next try
 
-Account = Annotated[str | None, typer.Option(metavar="NAME", help="Only this account.")]
-Container = Annotated[str | None, typer.Option(metavar="NAME", help="Only this container.")]
-Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="Only names that begin so.")]
 Residencies = Annotated[
     str | None,
-    typer.Option("--residency", metavar="A,B", help="local, queued, copied, remote, recalling, going."),
+    typer.Option("--residency", metavar="A,B", help="local, queued, copied, remote, going."),
 ]
 Holds = Annotated[str | None, typer.Option("--hold", metavar="A,B", help="waiting, operator, poison; or any.")]
 FailureClass = Annotated[
@@ -40,9 +34,6 @@ FailureClass = Annotated[
     typer.Option("--failure", metavar="CLASS", help="now, later, operator, poison, conflict, mount, fuse, held, bug."),
 ]
 All = Annotated[bool, typer.Option("--all", help="Without a filter: all of them.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
-Admin = Annotated[str | None, typer.Option(metavar="ADDR", help="unix:/PATH or http://HOST:PORT of the service.")]
-TokenFile = Annotated[str | None, typer.Option(metavar="FILE", help="The token of an http address.")]
 
 queue = typer.Typer(
     help="See and steer what is on its way to the cloud.\n\nA blob is LOCAL (no rule sends it), QUEUED (this version "
@@ -73,7 +64,7 @@ def list_rows(
 ) -> None:
     """List blobs; with --residency or --hold the longest unprotected first, else by name. --json: one object a line."""
     wanted = _filter(account, container, prefix, residency, hold, failure)
-    with _queue(admin, token_file) as found:
+    with running_queue(admin, token_file) as found:
         rows = found.rows(wanted, limit)
         if as_json:
             for row in rows:
@@ -96,7 +87,7 @@ def show(
 ) -> None:
     """Show how the whole queue is, or everything about one blob."""
     names = None if blob is None else _blob(blob)
-    with _queue(admin, token_file) as found:
+    with running_queue(admin, token_file) as found:
         document = found.get("/queue/status") if names is None else found.get("/queue/blob", names)["row"]
     if document is None:
         raise OperatorError(f"{shown(blob or '')} is not in the queue: no rule sends it, or it was not found yet")
@@ -146,7 +137,7 @@ def drop(
 @queue.command()
 def pause(admin: Admin = None, token_file: TokenFile = None) -> None:
     """Start no upload until `resume`, not even after a restart. Writes are taken as always."""
-    with _queue(admin, token_file) as found:
+    with running_queue(admin, token_file) as found:
         found.post("/queue/pause")
     print("paused: `blobedge queue resume` goes on")
 
@@ -160,7 +151,7 @@ def resume(
     token_file: TokenFile = None,
 ) -> None:
     """Go on after `pause`; with --confirm-deletes also after a mass delete that was meant."""
-    with _queue(admin, token_file) as found:
+    with running_queue(admin, token_file) as found:
         found.post("/queue/resume", {"confirm_deletes": "1"} if confirm_deletes else {})
     print("resumed")
 
@@ -171,7 +162,7 @@ def scan(admin: Admin = None, token_file: TokenFile = None) -> None:
 
     It starts the look and does not wait for its end; `blobedge queue show` says how far it is.
     """
-    with _queue(admin, token_file) as found:
+    with running_queue(admin, token_file) as found:
         running = found.get("/queue/status")["scan"]["running"]
         found.post("/queue/scan")
     begins = "begins when the one that is under way is through" if running else "begins now"
@@ -190,7 +181,7 @@ def drain(
     What waits for its rule's time (idle, age) is told and not hurried.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    with _queue(admin, token_file) as found, _bar(as_json) as progress:
+    with running_queue(admin, token_file) as found, _bar(as_json) as progress:
         while True:
             status = found.get("/queue/status")
             left = _left(status)
@@ -280,7 +271,7 @@ def _act(
 ) -> None:
     if not wanted and not everything:
         raise OperatorError(f"say which blobs to {act} (--container, --prefix, --hold, ...), or --all")
-    with _queue(admin, token_file) as found:
+    with running_queue(admin, token_file) as found:
         count = found.act(act, wanted, lambda _: None)
     print(queue_print.blobs(count, *done))
     waits = {"waiting", "any"} & set(wanted.get("hold", "any").split(","))
@@ -294,15 +285,3 @@ def _blob(text: str) -> dict[str, str]:
     if not account or not container or not name:
         raise OperatorError(f"{shown(text)!r}: write ACCOUNT/CONTAINER/NAME")
     return {"account": account, "container": container, "name": name}
-
-
-@contextmanager
-def _queue(admin: str | None, token_file: str | None) -> "Iterator[QueueClient]":
-    """The queue of the running service; exits with EXIT_NOT_THERE when there is none."""
-    from agent.offload.client import NotThere, QueueClient
-
-    try:
-        yield QueueClient.find(admin, token_file)
-    except NotThere as error:
-        typer.echo(f"blobedge: {error}", err=True)
-        raise typer.Exit(EXIT_NOT_THERE) from None

@@ -7,6 +7,7 @@
     POST /queue/pause     nothing is sent until resume, not even after a restart
     POST /queue/resume    go on; confirm_deletes=1: with the deletes that the fuse stopped, too
     POST /queue/scan      look at everything on the mounts now
+    /residency/...        where bytes are: agent/offload/residency.py
 
 The socket has mode 0600 and is in a directory that others cannot enter, or that the unit owns: who may use it may
 delete in the cloud. Its name is made of the queue's directory, and only the sidecar that holds the queue's lock binds
@@ -93,9 +94,9 @@ def bind(path: Path) -> socket.socket:
     return sock
 
 
-async def serve(sock: socket.socket, queue: AsyncQueue, engine: Engine) -> None:
-    """Answer until cancelled; closes the socket."""
-    routes, actions = _routes(queue, engine)
+async def serve(sock: socket.socket, queue: AsyncQueue, engine: Engine, more: tuple[Routes, Routes] = ({}, {})) -> None:
+    """Answer until cancelled; closes the socket. `more`: pages of others, those that change nothing first."""
+    routes, actions = ({**own, **other} for own, other in zip(_routes(queue, engine), more, strict=True))
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     await Server(routes, actions, HEAD_BYTES_MAX).serve(listener, Guard())
 

@@ -61,6 +61,18 @@ class QueueClient:
                 return
             asked["after"] = page["after"]
 
+    def entries(self, query: Mapping[str, str], limit: int) -> Iterator[dict[str, Any]]:
+        """The first entries of what is on a mount (agent/offload/residency.py), 0: all of them, a page at a time."""
+        asked, left = dict(query), limit or None
+        while True:
+            page = self.get("/residency/ls", {**asked, "limit": str(min(left or 1_000, 1_000))})
+            found = page["entries"] if left is None else page["entries"][:left]
+            yield from found
+            left = None if left is None else left - len(found)
+            if page["after"] is None or left == 0:
+                return
+            asked["start"] = page["after"]
+
     def act(self, act: str, query: Mapping[str, str], progress: Callable[[int], None]) -> int:
         """Do it to all rows that the filter lets through, a slice at a time. Returns how many were changed."""
         asked = dict(query)

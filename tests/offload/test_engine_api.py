@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 import trio
 
+from agent.observability.http import Routes
 from agent.offload import api
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
@@ -63,13 +64,22 @@ async def served(scratch: Path) -> AsyncIterator[Api]:
         queue.note(Change("acct", "data", name, 1, 1, 0, number) for number, name in enumerate(NAMES))
         (first,) = queue.take(2, 1, ())
         queue.failed(first, Failure("poison", "never", Hold.POISON))
-        path, engine = scratch / "q.sock", StubEngine()
-        sock = api.bind(path)
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(api.serve, sock, AsyncQueue(queue), engine)
-            yield Api(f"unix:{path}", engine)
-            nursery.cancel_scope.cancel()
+        async with serving(scratch, AsyncQueue(queue), StubEngine()) as made:
+            yield made
+
+
+@asynccontextmanager
+async def serving(
+    scratch: Path, queue: AsyncQueue, engine: StubEngine, more: tuple[Routes, Routes] = ({}, {})
+) -> AsyncIterator[Api]:
+    """The socket of a queue, with further pages."""
+    path = scratch / "q.sock"
+    sock = api.bind(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(api.serve, sock, queue, engine, more)
+        yield Api(f"unix:{path}", engine)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.trio
