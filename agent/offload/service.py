@@ -33,11 +33,13 @@ from agent.offload.delivery import Delivery
 from agent.offload.engine import Engine
 from agent.offload.failures import Kind
 from agent.offload.gate import Gate
+from agent.offload.jobs import Jobs
 from agent.offload.linkwatch import LinkWatch
 from agent.offload.look import Stores
 from agent.offload.opening import DamagedDatabase, QueueError
 from agent.offload.pace import Pacer, SharedPace
 from agent.offload.queries import Filter
+from agent.offload.residency import Residency
 from agent.offload.rounds import Rounds
 from agent.offload.rules import Rules
 from agent.offload.scan import Scanner
@@ -113,13 +115,21 @@ class _Parts:
     """Everything that runs while the queue is open."""
 
     def __init__(
-        self, queue: AsyncQueue, cloud: Cloud, engine: Engine, tail: Tail, rounds: Rounds, socket_path: Path
+        self,
+        queue: AsyncQueue,
+        cloud: Cloud,
+        engine: Engine,
+        tail: Tail,
+        rounds: Rounds,
+        pages: Callable[[Jobs], Residency],
+        socket_path: Path,
     ) -> None:
         self._queue = queue
         self._cloud = cloud
         self._engine = engine
         self._tail = tail
         self._rounds = rounds
+        self._pages = pages
         self._socket_path = socket_path
         self._speed = report.Speed()
 
@@ -142,9 +152,12 @@ class _Parts:
             rounds.want(containers)
             engine.wake()
 
-        return cls(
-            queue, cloud, engine, Tail(journals, queue, rules, changed), rounds, api.socket_path(journals.parent)
-        )
+        tail, socket_path = Tail(journals, queue, rules, changed), api.socket_path(journals.parent)
+
+        def pages(jobs: Jobs) -> Residency:
+            return Residency(stores, rules, queue, jobs, {})
+
+        return cls(queue, cloud, engine, tail, rounds, pages, socket_path)
 
     async def run(self, say: Say) -> None:
         """Until cancelled or something fails."""
@@ -155,7 +168,8 @@ class _Parts:
                 nursery.start_soon(self._engine.run)
                 nursery.start_soon(self._rounds.run)
                 nursery.start_soon(self._follow_credential)
-                nursery.start_soon(api.serve, sock, self._queue, self)
+                pages = self._pages(Jobs(nursery)).routes()
+                nursery.start_soon(api.serve, sock, self._queue, self, pages)
                 await self._report_for_ever(say)
         finally:
             sock.close()
