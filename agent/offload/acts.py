@@ -8,7 +8,7 @@
     PIN      all                                       never evicted
     UNPIN    all                                       evicted as the rules say
 
-No row is dropped that says where bytes are (COPIED, REMOTE, RECALLING). Work that is under way goes on.
+No row is dropped that says where bytes are (COPIED, REMOTE). Work that is under way goes on.
 """
 
 import json

@@ -3,7 +3,7 @@
 Every method is a transaction that is durable when it returns; `transaction()` puts several into one. It is an index of
 what the mount and the cloud hold, not the truth: a lost one costs a scan. Not thread-safe, and it blocks on the disk:
 the sidecar uses it through AsyncQueue. agent/offload/states.py says what a row goes through; the modules opening,
-schema, ingest, taking, moves, queries and acts do what their names say.
+schema, ingest, adopting, taking, moves, cold, queries and acts do what their names say.
 """
 
 import contextlib
@@ -12,9 +12,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from agent.offload import acts, ingest, moves, opening, queries
-from agent.offload.rows import Change, Copy, Failure, Read, Row, Seen, Turn
-from agent.offload.states import Event
+from agent.offload import acts, adopting, cold, ingest, moves, opening, queries
+from agent.offload.rows import Adopted, Change, Copy, Failure, Look, Read, Row, Seen, Turn
 from agent.offload.taking import Taker, next_due
 
 
@@ -82,10 +81,18 @@ class Queue:
 
     # From the journals.
 
-    def ingest(self, segment: str, next_offset: int, changes: Iterable[Change], reads: Iterable[Read] = ()) -> None:
-        """Note what a segment of a journal says up to `next_offset` bytes; after a crash, read on from `offsets()`."""
+    def ingest(
+        self,
+        segment: str,
+        next_offset: int,
+        changes: Iterable[Change],
+        reads: Iterable[Read] = (),
+        looks: Collection[tuple[str, str]] = (),
+    ) -> None:
+        """Note what a segment of a journal says up to `next_offset` bytes; after a crash, read on from `offsets()`.
+        `looks` are containers (account, container) that are to be looked at as a whole."""
         with self.transaction():
-            ingest.note(self._connection, changes, reads)
+            ingest.note(self._connection, changes, reads, looks)
             self._connection.execute(
                 'INSERT INTO segments (name, "offset") VALUES (?, ?) '
                 'ON CONFLICT (name) DO UPDATE SET "offset" = excluded."offset"',
@@ -95,7 +102,23 @@ class Queue:
     def note(self, changes: Iterable[Change]) -> None:
         """Note changes that no journal told of: what a reconciliation found."""
         with self.transaction():
-            ingest.note(self._connection, changes, ())
+            ingest.note(self._connection, changes)
+
+    def adopt(self, rows: Iterable[Adopted]) -> int:
+        """Take over what the mount and the cloud were found to hold, where nothing was noted since. Returns how many
+        rows were made or changed. Raises ValueError for a residency that says something else."""
+        with self.transaction():
+            return adopting.adopt(self._connection, rows)
+
+    def looks(self) -> list[Look]:
+        """The containers that are to be looked at as a whole."""
+        with self.transaction():
+            return ingest.looks(self._connection)
+
+    def looked(self, look: Look) -> None:
+        """It was, and what was found is noted. One that was noted again meanwhile stays."""
+        with self.transaction():
+            ingest.looked(self._connection, look)
 
     def offsets(self) -> dict[str, int]:
         """Bytes taken over of each segment."""
@@ -146,10 +169,26 @@ class Queue:
         with self.transaction():
             return moves.copied(self._connection, row, copy)
 
-    def moved(self, row: Row, event: Event) -> bool:
-        """EVICTED, RECALLED, ARRIVED, STAYED or LOST."""
+    def stubbed(self, row: Row, seen: Seen, copy: Copy) -> bool:
+        """The blob was looked at: it is a stub of a version that the cloud has. `seen.size` is of the blob's bytes."""
         with self.transaction():
-            return moves.moved(self._connection, row, event)
+            return moves.stubbed(self._connection, row, seen, copy)
+
+    def evicted(self, row: Row) -> bool:
+        """A stub stands here now for this version."""
+        with self.transaction():
+            return moves.evicted(self._connection, row)
+
+    def arrived(self, account: str, container: str, name: str, etag: str) -> bool:
+        """The bytes of a stub with this ETag of ours are here again, verified. False: another version, or no stub."""
+        with self.transaction():
+            return moves.arrived(self._connection, account, container, name, etag)
+
+    def lost(self, row: Row) -> bool:
+        """The cloud does not have the copy that it was verified to have: this version is sent again, if its bytes are
+        here (COPIED). False for others: a stub without a copy is for a person to see."""
+        with self.transaction():
+            return moves.lost(self._connection, row)
 
     def failed(self, row: Row, failure: Failure) -> bool:
         """A try failed. Its text is kept without what looks like a credential."""
@@ -177,6 +216,26 @@ class Queue:
         """Totals per container, residency and hold."""
         with self.transaction():
             return queries.counts(self._connection)
+
+    def candidates(
+        self,
+        limit: int,
+        *,
+        account: str | None = None,
+        containers: Collection[str] | None = None,
+        unused_since: int | None = None,
+        after: cold.Place | None = None,
+    ) -> list[Row]:
+        """At most `limit` rows that may be evicted, the coldest first: COPIED, not held, not pinned; of an account, of
+        some of its containers, and with neither a read nor a change at or after `unused_since`. The next ones are those
+        `after` cold.place_of(the last one). Empty at the end."""
+        with self.transaction():
+            return cold.candidates(self._connection, limit, account, containers, unused_since, after)
+
+    def evictable(self) -> list[cold.Evictable]:
+        """What `candidates` would go through, in each container: blobs and bytes; about 0.1 s for a million rows."""
+        with self.transaction():
+            return cold.evictable(self._connection)
 
     def failures(self) -> dict[str, int]:
         """Rows whose last try failed, by class."""

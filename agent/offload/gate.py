@@ -31,7 +31,7 @@ _OF_ALL: Final = frozenset(
      "AccountIsDisabled", "ResourceNotFound", "CredentialUnreadable", "SSLCertVerificationError",
      "ClientAuthenticationError", "CredentialUnavailableError", "AzureSigningError"}
 )  # fmt: skip
-_COPIES: Final = (Residency.COPIED, Residency.REMOTE, Residency.RECALLING)
+_COPIES: Final = (Residency.COPIED, Residency.REMOTE)
 
 
 class FuseBlown(Exception):

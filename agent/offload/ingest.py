@@ -4,6 +4,9 @@ transaction. So after any end of the process, what is acknowledged is there, and
 A batch takes a few milliseconds a thousand records: records of one blob are made one first (its intent and its
 end, or a hundred overwrites), and the rest goes in the order of the names, as neighbours share pages of the index.
 
+What a read does: it is the last one; and the one before it, when that was HEAT_GAP_NS ago or more, is remembered too.
+So a blob that one pass over everything read (a backup, a scan for viruses) is not taken for one that is in use.
+
 What a change does to a Hold: WAITING and POISON end, as they are of a version that is no more; OPERATOR stays, as no
 new version mends a credential; but for the delete fuse's, as a blob that is back is not to be deleted.
 
@@ -11,13 +14,18 @@ Rejected: asking the store here what a blob is now, which would make a batch as 
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from agent.offload import moves
-from agent.offload.rows import Change, Read
+from agent.offload.rows import Change, Look, Read
 from agent.offload.schema import REVISION_KEY
 from agent.offload.states import TABLE, Event, Residency
+from dataplane.journal.heat import INTERVAL_NS
+
+#: Two reads that are closer are one use. A little less than the interval at which a worker notes reads of a blob
+#: (dataplane/journal/heat.py), as what it noted is written some seconds later.
+HEAT_GAP_NS: Final = INTERVAL_NS * 9 // 10
 
 _CONTAINER: Final = "SELECT id FROM containers WHERE account = ? AND container = ?"
 # A row that was not there is treated as one that no rule had sent.
@@ -38,18 +46,51 @@ ON CONFLICT (container_id, name) DO UPDATE SET
     error = CASE WHEN {moves.STAYS_HELD} THEN error ELSE '' END,
     hold = CASE WHEN {moves.STAYS_HELD} THEN hold ELSE excluded.hold END
 """
-_HEAT: Final = "UPDATE blobs SET read_at = max(read_at, ?) WHERE container_id = ? AND name = ?"
+_HEAT: Final = f"""
+UPDATE blobs SET read_at = :when,
+    read_before_at = CASE WHEN :when - read_at >= {HEAT_GAP_NS} THEN read_at ELSE read_before_at END
+WHERE container_id = :container_id AND name = :name AND read_at < :when
+"""
+_LOOK: Final = "INSERT OR REPLACE INTO looks (container_id, revision) VALUES (?, ?)"
 
 
-def note(connection: sqlite3.Connection, changes: Iterable[Change], reads: Iterable[Read]) -> None:
-    """Note changes and reads, in a transaction of the caller. A read of a blob that has no row says nothing."""
-    containers = _Containers(connection)
+def note(
+    connection: sqlite3.Connection,
+    changes: Iterable[Change],
+    reads: Iterable[Read] = (),
+    looks: Collection[tuple[str, str]] = (),
+) -> None:
+    """Note changes, reads, and containers that are to be looked at as a whole, in a transaction of the caller. A read
+    of a blob that has no row says nothing."""
+    containers = Containers(connection)
     merged = _merged(changes)
-    if merged:
-        connection.executemany(_NOTE, _values(merged, containers, _next_revision(connection)))
-    latest = {(read.account, read.container, read.name): read.when_ns for read in reads}
+    revision = next_revision(connection) if merged or looks else 0
+    connection.executemany(_NOTE, _values(merged, containers, revision))
     connection.executemany(
-        _HEAT, ((when, containers[account, container], name) for (account, container, name), when in latest.items())
+        _HEAT,
+        (
+            {"container_id": containers[read.account, read.container], "name": read.name, "when": read.when_ns}
+            for read in sorted(reads)
+        ),
+    )
+    connection.executemany(_LOOK, ((containers[container], revision) for container in looks))
+
+
+def looks(connection: sqlite3.Connection) -> list[Look]:
+    """All of them, by name."""
+    found = connection.execute(
+        "SELECT c.account, c.container, l.revision FROM looks l JOIN containers c ON c.id = l.container_id "
+        "ORDER BY 1, 2"
+    )
+    return [Look._make(record) for record in found]
+
+
+def looked(connection: sqlite3.Connection, look: Look) -> None:
+    """It was looked at, unless it was noted again meanwhile."""
+    connection.execute(
+        "DELETE FROM looks WHERE revision = ? AND container_id = (SELECT id FROM containers WHERE account = ? "
+        "AND container = ?)",
+        (look.revision, look.account, look.container),
     )
 
 
@@ -65,7 +106,7 @@ def _merged(changes: Iterable[Change]) -> list[tuple[Change, int]]:
 
 
 def _values(
-    merged: list[tuple[Change, int]], containers: "_Containers", revision: int
+    merged: list[tuple[Change, int]], containers: "Containers", revision: int
 ) -> Iterator[dict[str, str | int]]:
     for change, since in merged:
         yield {
@@ -81,7 +122,7 @@ def _values(
         }
 
 
-def _next_revision(connection: sqlite3.Connection) -> int:
+def next_revision(connection: sqlite3.Connection) -> int:
     """One number for all changes of a transaction: nobody can have seen the rows between two of them."""
     (revision,) = connection.execute(
         "UPDATE meta SET value = value + 1 WHERE key = ? RETURNING value", (REVISION_KEY,)
@@ -89,7 +130,7 @@ def _next_revision(connection: sqlite3.Connection) -> int:
     return int(revision)
 
 
-class _Containers(dict[tuple[str, str], int]):
+class Containers(dict[tuple[str, str], int]):
     """The numbers of containers. For one batch only: a transaction that fails takes back the numbers that it gave."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:

@@ -34,14 +34,10 @@ _BLOB: Final = (
     "name = :name AND container_id = (SELECT id FROM containers WHERE account = :account AND container = :container)"
 )
 
-#: What else an event of `moved` changes. What the cloud lost is due at once.
-_ALSO: Final = {
-    Event.EVICTED: "",
-    Event.RECALLED: "",
-    Event.ARRIVED: "",
-    Event.STAYED: "",
-    Event.LOST: f", {_NOT_IN_CLOUD}, {_NO_FAILURE}, changed_at = copied_at",
-}
+_COPY: Final = (
+    "copied_etag = :copied_etag, cloud_etag = :cloud_etag, cloud_container = :cloud_container, "
+    "cloud_name = :cloud_name, copied_at = :copied_at"
+)
 
 #: What may follow these words is a secret: SAS signatures, account keys, tokens. A cloud's error may quote a request.
 _SECRETS: Final = re.compile(
@@ -97,14 +93,41 @@ def gone(connection: sqlite3.Connection, row: Row) -> bool:
 
 def copied(connection: sqlite3.Connection, row: Row, copy: Copy) -> bool:
     """The cloud was verified to have this version. Later changes, if any, are since then the ones that it lacks."""
-    values = {**copy._asdict(), **_names(row)}
-    connection.execute(
-        "UPDATE blobs SET copied_etag = :etag, cloud_etag = :cloud_etag, cloud_container = :cloud_container, "
-        "cloud_name = :cloud_name, copied_at = :copied_at "
-        f"WHERE {_BLOB}",
-        values,
+    return _in_cloud(connection, row, Event.COPIED, copy, f", etag = :copied_etag, {_NO_FAILURE}", {})
+
+
+def stubbed(connection: sqlite3.Connection, row: Row, seen: Seen, copy: Copy) -> bool:
+    """What is here is a stub of a version that the cloud has; `seen` is what the stub says of it."""
+    return _in_cloud(connection, row, Event.STUBBED, copy, f", {_SEEN}, {_NO_FAILURE}", seen._asdict())
+
+
+def evicted(connection: sqlite3.Connection, row: Row) -> bool:
+    """The blob's bytes here were replaced by a stub."""
+    return _move(connection, row, Event.EVICTED, "", {})
+
+
+def arrived(connection: sqlite3.Connection, account: str, container: str, name: str, etag: str) -> bool:
+    """The bytes of this version are here again, verified. By name, as a recall has no row; the ETag stands for it."""
+    done = connection.execute(
+        f"UPDATE blobs SET residency = {next_residency(Event.ARRIVED)}, {_NO_FAILURE} "
+        f"WHERE {_BLOB} AND etag = :etag AND {sources(Event.ARRIVED)}",
+        {"account": account, "container": container, "name": name, "etag": etag},
     )
-    if _move(connection, row, Event.COPIED, f", etag = :etag, {_NO_FAILURE}", values):
+    return done.rowcount == 1
+
+
+def lost(connection: sqlite3.Connection, row: Row) -> bool:
+    """The cloud does not have the copy any more: it is due again, at once."""
+    return _move(connection, row, Event.LOST, f", {_NOT_IN_CLOUD}, {_NO_FAILURE}, changed_at = copied_at", {})
+
+
+def _in_cloud(
+    connection: sqlite3.Connection, row: Row, event: Event, copy: Copy, also: str, seen: dict[str, str | int]
+) -> bool:
+    """A version is in the cloud. That is kept of the blob even where the version is not the present one any more."""
+    values = {**copy._asdict(), "copied_etag": copy.etag, **seen, **_names(row)}
+    connection.execute(f"UPDATE blobs SET {_COPY} WHERE {_BLOB}", values)
+    if _move(connection, row, event, also, values):
         return True
     connection.execute(
         "UPDATE blobs SET changed_at = max(changed_at, modified_ns) "
@@ -112,11 +135,6 @@ def copied(connection: sqlite3.Connection, row: Row, copy: Copy) -> bool:
         {**values, "revision": row.revision},
     )
     return False
-
-
-def moved(connection: sqlite3.Connection, row: Row, event: Event) -> bool:
-    """Something happened to the bytes here or in the cloud: EVICTED, RECALLED, ARRIVED, STAYED or LOST."""
-    return _move(connection, row, event, _ALSO[event], {})
 
 
 def failed(connection: sqlite3.Connection, row: Row, failure: Failure) -> bool:

@@ -113,6 +113,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> bool:
         f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
         f"journal_size_limit = {_LOG_BYTES_KEPT}",
         "temp_store = MEMORY",
+        "cell_size_check = ON",  # a damaged page is refused when it is read, not followed
         "trusted_schema = OFF",  # nothing that a file brings along is run
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()

@@ -35,6 +35,14 @@ class Read(NamedTuple):
     when_ns: int
 
 
+class Look(NamedTuple):
+    """A container that is to be looked at as a whole, and the revision that it was noted with."""
+
+    account: str
+    container: str
+    revision: int
+
+
 class Seen(NamedTuple):
     """The version of a blob that a look at the store found."""
 
@@ -59,6 +67,21 @@ class Copy(NamedTuple):
     cloud_container: str
     cloud_name: str
     copied_at: int
+
+
+class Adopted(NamedTuple):
+    """A blob as a look at the mount and the cloud found it: COPIED or REMOTE with its copy, or LOCAL.
+
+    `revision` is that of the row that was there before the mount was looked at, 0 when there was none.
+    """
+
+    account: str
+    container: str
+    name: str
+    residency: Residency
+    seen: Seen
+    copy: Copy | None = None
+    revision: int = 0
 
 
 class Failure(NamedTuple):
@@ -104,6 +127,7 @@ class Row(NamedTuple):
     copied_at: int
     read_at: int
     pinned: bool
+    read_before_at: int = 0  # the read before the last, at least HEAT_GAP_NS (ingest.py) earlier
 
 
 # A query that ends in `FROM {ROWS} WHERE ...` and begins with SELECT {COLUMNS} is read by row_of.

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: What may be worked on. Word for word the condition of two indices, without which SQLite does not use them.
 ACTIVE: Final = "residency IN ('queued', 'going')"
 
+#: What may be evicted: word for word the condition of an index, as above.
+EVICTABLE: Final = "residency = 'copied' AND hold = '' AND pinned = 0"
+
 #: The row of `meta` that counts revisions.
 REVISION_KEY: Final = "revision"
 
@@ -92,8 +95,25 @@ def _first(database: "Database") -> None:
     database.execute("INSERT INTO meta VALUES (?, 0)", [REVISION_KEY])
 
 
+def _second(database: "Database") -> None:
+    # The read before the last: a blob that was read once, as by a backup, is colder than one that is read again.
+    database.table("blobs").add_column("read_before_at", int, not_null_default=0)
+    # Computed when it is asked for. As a column, since SQLite seeks no place in an index by an expression.
+    database.execute("ALTER TABLE blobs ADD COLUMN used_at INTEGER AS (max(read_at, modified_ns)) VIRTUAL")
+    # What can be evicted, the coldest of each container first; with its sizes, for the totals.
+    database.execute(
+        f"CREATE INDEX blobs_cold ON blobs (container_id, read_before_at, used_at, size) WHERE {EVICTABLE}"
+    )
+    # A stub whose bytes were on their way is a stub: states.py has no residency for it any more.
+    database.execute("UPDATE blobs SET residency = 'remote' WHERE residency = 'recalling'")
+    # Containers that were themselves made, changed or deleted, and that nobody has looked at since.
+    database.table("looks").create(
+        {"container_id": int, "revision": int}, pk="container_id", not_null={"revision"}, strict=True
+    )
+
+
 #: Step n leads from version n to version n + 1.
-STEPS: Final[tuple[Callable[["Database"], None], ...]] = (_first,)
+STEPS: Final[tuple[Callable[["Database"], None], ...]] = (_first, _second)
 VERSION: Final = len(STEPS)
 
 

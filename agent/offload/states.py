@@ -7,7 +7,6 @@ A row of the queue has a Residency and, while something keeps it from going on, 
     QUEUED      this version is to be sent                           yes          not this version
     COPIED      sent, and verified there by length and MD5           yes          yes
     REMOTE      a stub here                                          no           yes
-    RECALLING   on its way back                                      partly       yes
     GOING       deleted here, to be deleted in the cloud             no           yes
 
     residency   event        next       what it was
@@ -17,14 +16,15 @@ A row of the queue has a Residency and, while something keeps it from going on, 
     QUEUED      COPIED       COPIED     the upload was verified, and the blob is still the version that was sent
     any         STUBBED      REMOTE     what is here is a stub of a version that the cloud has
     COPIED      EVICTED      REMOTE     its bytes were replaced by a stub, under the lock
-    REMOTE      RECALLED     RECALLING  somebody wants it here
-    RECALLING   ARRIVED      COPIED     its bytes are here again, verified
-    RECALLING   STAYED       REMOTE     the recall failed; the stub is as it was
+    REMOTE      ARRIVED      COPIED     its bytes are here again, verified
     COPIED      LOST         QUEUED     the cloud does not have it any more (a reconciliation found out)
 
 Bytes go away here only out of COPIED. A change always wins: an upload that ends after the blob changed leaves QUEUED.
 A Hold is orthogonal: WAITING for its next try, OPERATOR for what a person has to mend (credentials, permission,
-container), POISON for what will never go. Rejected: holds as residencies, which makes a table of every pair.
+container), POISON for what will never go.
+
+Rejected: holds as residencies, which makes a table of every pair; a residency for a blob on its way back: until its
+bytes are here whole and verified, a stub is what is here, and a process that ends in a recall leaves nothing to mend.
 """
 
 from enum import StrEnum
@@ -38,7 +38,6 @@ class Residency(StrEnum):
     QUEUED = "queued"
     COPIED = "copied"
     REMOTE = "remote"
-    RECALLING = "recalling"
     GOING = "going"
 
 
@@ -59,9 +58,7 @@ class Event(StrEnum):
     DELETED = "deleted"
     COPIED = "copied"
     EVICTED = "evicted"
-    RECALLED = "recalled"
     ARRIVED = "arrived"
-    STAYED = "stayed"
     STUBBED = "stubbed"
     LOST = "lost"
 
@@ -75,9 +72,7 @@ TABLE: Final[dict[tuple[Residency, Event], Residency]] = {
     **{(residency, Event.STUBBED): Residency.REMOTE for residency in _ANY},
     (Residency.QUEUED, Event.COPIED): Residency.COPIED,
     (Residency.COPIED, Event.EVICTED): Residency.REMOTE,
-    (Residency.REMOTE, Event.RECALLED): Residency.RECALLING,
-    (Residency.RECALLING, Event.ARRIVED): Residency.COPIED,
-    (Residency.RECALLING, Event.STAYED): Residency.REMOTE,
+    (Residency.REMOTE, Event.ARRIVED): Residency.COPIED,
     (Residency.COPIED, Event.LOST): Residency.QUEUED,
 }
 

@@ -191,27 +191,54 @@ def test_a_disk_that_refuses_is_said_and_nothing_happened(tmp_path: Path) -> Non
 
 
 def test_an_upgrade_keeps_what_is_there_and_a_crash_in_it_repeats_the_step(tmp_path: Path) -> None:
-    """The way a next version will go: from version 1 with rows, by a step that adds a column and fails at first."""
+    """By a step that adds a column and fails at first."""
     path = tmp_path / "queue.db"
     fill(path, 10)
     attempts: list[int] = []
 
-    def second(database: "Database") -> None:
+    def following(database: "Database") -> None:
         database.table("blobs").add_column("checked_at", int, not_null_default=0)
         attempts.append(1)
         if len(attempts) == 1:
             raise RuntimeError("the power goes")
 
-    steps = (*schema.STEPS[:1], second)
+    steps = (*schema.STEPS, following)
     connection = sqlite3.connect(path, isolation_level=None)
     with pytest.raises(RuntimeError):
         schema.upgrade(connection, steps)
-    assert schema.version_of(connection) == 1
+    assert schema.version_of(connection) == schema.VERSION
     assert schema.upgrade(connection, steps) == 1
     assert schema.upgrade(connection, steps) == 0
-    assert schema.version_of(connection) == 2
+    assert schema.version_of(connection) == schema.VERSION + 1
     assert connection.execute("SELECT count(*), sum(checked_at) FROM blobs").fetchone() == (10, 0)
     connection.close()
+
+
+def test_version_1_becomes_version_2(tmp_path: Path) -> None:
+    """Rows stay; what was on its way back is a stub; what is in the cloud can be evicted, the coldest first."""
+    path = tmp_path / "queue.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    schema.upgrade(connection, schema.STEPS[:1])
+    connection.execute("INSERT INTO containers VALUES (1, 'a', 'c')")
+    connection.executemany(
+        "INSERT INTO blobs (container_id, name, residency, hold, revision, etag, modified_ns, changed_at, due_at, "
+        "read_at) VALUES (1, ?, ?, '', 7, 'e', ?, 1, 1, ?)",
+        [("warm", "copied", 5, 60), ("cold", "copied", 40, 0), ("back", "recalling", 5, 0), ("new", "queued", 5, 0)],
+    )
+    connection.close()
+    with Queue(path) as queue:
+        assert not queue.fresh
+        states = {row.name: (row.residency, row.read_at, row.read_before_at) for row in everything(queue)}
+        assert states == {
+            "warm": ("copied", 60, 0),
+            "cold": ("copied", 0, 0),
+            "back": ("remote", 0, 0),
+            "new": ("queued", 0, 0),
+        }
+        assert [row.name for row in queue.candidates(9)] == ["cold", "warm"]
+        assert queue.arrived("a", "c", "back", "e")
+        assert queue.looks() == []
+        queue.verify()
 
 
 def test_no_start_imports_more_than_it_needs(tmp_path: Path) -> None:

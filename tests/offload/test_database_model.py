@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from agent.offload.acts import Act
+from agent.offload.cold import place_of
 from agent.offload.database import Queue
+from agent.offload.ingest import HEAT_GAP_NS
 from agent.offload.queries import Filter
-from agent.offload.rows import Change, Copy, Failure, Read, Row, Seen, Turn
+from agent.offload.rows import Adopted, Change, Copy, Failure, Read, Row, Seen, Turn
 from agent.offload.states import Event, Hold, Residency, after
 
 from .database_support import everything
@@ -25,7 +27,6 @@ from .database_support import everything
 Blob = tuple[str, str]  # container and name
 BLOBS: list[Blob] = [(container, name) for container in ("c1", "c2", "\U0001f600") for name in ("a", "a/b", "\uffff")]
 ACTIVE = {Residency.QUEUED, Residency.GOING}
-MOVES = [Event.EVICTED, Event.RECALLED, Event.ARRIVED, Event.STAYED, Event.LOST]
 
 blobs = st.sampled_from(BLOBS)
 small = st.integers(0, 5)
@@ -51,6 +52,7 @@ class Known:
     copied_at: int = 0
     read_at: int = 0
     pinned: bool = False
+    read_before: int = 0
 
     def move(self, event: Event) -> bool:
         then = after(self.residency, event)
@@ -88,6 +90,7 @@ def known_of(row: Row) -> Known:
         row.copied_at,
         row.read_at,
         row.pinned,
+        row.read_before_at,
     )
 
 
@@ -127,7 +130,12 @@ class QueueMachine(RuleBasedStateMachine):
             self.note(change)
         for blob in reads:
             if blob in self.model:
-                self.model[blob].read_at = self.now
+                self.read(self.model[blob])
+
+    def read(self, known: Known) -> None:
+        if self.now - known.read_at >= HEAT_GAP_NS:
+            known.read_before = known.read_at
+        known.read_at = max(known.read_at, self.now)
 
     def note(self, change: Change) -> None:
         blob = (change.container, change.name)
@@ -141,7 +149,7 @@ class QueueMachine(RuleBasedStateMachine):
             known.forgive()
             known.hold = Hold.WAITING if change.due_at > change.when_ns else Hold.NONE
 
-    @rule(by=small)
+    @rule(by=st.one_of(small, st.just(HEAT_GAP_NS)))
     def time_passes(self, by: int) -> None:
         self.now += by
 
@@ -226,13 +234,17 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.report(row, self.queue.deleted(row, Turn(self.now, 1, 1), self.now), does)
 
-    @rule(target=copies, row=taken, etag=st.sampled_from(["e1", "e2"]))
-    def copied(self, row: Row, etag: str) -> object:
+    def in_cloud(self, row: Row, etag: str) -> None:
+        """The cloud has a version, whichever one is here."""
         known = self.model.get((row.container, row.name))
         if known is not None:
             known.copied_etag, known.cloud_etag, known.copied_at = etag, f"cloud {etag}", self.now
             if known.revision != row.revision and known.residency is Residency.QUEUED and known.revision > row.revision:
                 known.changed = max(known.changed, known.modified)
+
+    @rule(target=copies, row=taken, etag=st.sampled_from(["e1", "e2"]))
+    def copied(self, row: Row, etag: str) -> object:
+        self.in_cloud(row, etag)
 
         def does(known: Known) -> bool:
             known.etag = etag
@@ -243,18 +255,62 @@ class QueueMachine(RuleBasedStateMachine):
         self.report(row, done, does)
         return multiple(*[row] * done)
 
-    @rule(row=st.one_of(copies, taken), event=st.sampled_from(MOVES))
-    def moved(self, row: Row, event: Event) -> None:
+    @rule(row=st.one_of(copies, taken))
+    def evicted(self, row: Row) -> None:
+        self.report(row, self.queue.evicted(row), lambda known: known.move(Event.EVICTED))
+
+    @rule(row=st.one_of(copies, taken))
+    def lost(self, row: Row) -> None:
         def does(known: Known) -> bool:
-            if not known.move(event):
+            if not known.move(Event.LOST):
                 return False
-            if event is Event.LOST:
-                known.changed = known.copied_at
-                known.forget_cloud()
-                known.forgive()
+            known.changed = known.copied_at
+            known.forget_cloud()
+            known.forgive()
             return True
 
-        self.report(row, self.queue.moved(row, event), does)
+        self.report(row, self.queue.lost(row), does)
+
+    @rule(blob=blobs, etag=st.sampled_from(["e1", "e2"]))
+    def arrived(self, blob: Blob, etag: str) -> None:
+        known = self.model.get(blob)
+        comes = known is not None and known.etag == etag and known.move(Event.ARRIVED)
+        if known is not None and comes:
+            known.forgive()
+        assert self.queue.arrived("acct", *blob, etag) == comes
+
+    @rule(row=taken, etag=st.sampled_from(["e1", "e2"]))
+    def stubbed(self, row: Row, etag: str) -> None:
+        self.in_cloud(row, etag)
+
+        def does(known: Known) -> bool:
+            known.etag, known.modified = etag, self.now
+            known.forgive()
+            return known.move(Event.STUBBED)
+
+        copy = Copy(etag, f"cloud {etag}", "cc", "cn", self.now)
+        self.report(row, self.queue.stubbed(row, Seen(etag, 5, self.now), copy), does)
+
+    @rule(
+        row=st.one_of(taken, copies), residency=st.sampled_from([Residency.COPIED, Residency.REMOTE, Residency.LOCAL])
+    )
+    def adopt(self, row: Row, residency: Residency) -> None:
+        blob, known = (row.container, row.name), self.of(row)
+        copy = None if residency is Residency.LOCAL else Copy("e1", "cloud e1", "cc", "cn", self.now)
+        self.revision += 1
+        told = Adopted("acct", *blob, residency, Seen("e1", 5, self.now), copy, row.revision)
+        done = self.queue.adopt([told])
+        assert done == (known is not None or blob not in self.model)
+        if not done:
+            return
+        if known is None:
+            known = self.model[blob] = Known(0, 0, 0, 0, 0, 0)
+        known.residency, known.revision, known.etag = residency, self.revision, "e1"
+        known.modified = known.changed = self.now
+        known.forget_cloud()
+        if copy is not None:
+            known.copied_etag, known.cloud_etag, known.copied_at = "e1", "cloud e1", self.now
+        known.forgive()
 
     @rule(row=taken, hold=st.sampled_from(Hold), later=small)
     def failed(self, row: Row, hold: Hold, later: int) -> None:
@@ -317,6 +373,14 @@ class QueueMachine(RuleBasedStateMachine):
         assert [(row.container, row.name) for row in rows] == sorted(self.model, key=lambda b: (b[0], b[1].encode()))
         assert [known_of(row) for row in rows] == [self.model[row.container, row.name] for row in rows]
         assert self.queue.offsets() == ({"s": self.offset} if self.queue.offsets() else {})
+        cold = sorted(
+            (known.read_before, max(known.read_at, known.modified), blob)
+            for blob, known in self.model.items()
+            if (known.residency, known.hold, known.pinned) == (Residency.COPIED, Hold.NONE, False)
+        )
+        found = [((row.container, row.name), place_of(row)) for row in self.queue.candidates(len(BLOBS))]
+        assert sorted((place.read_before_at, place.used_at, blob) for blob, place in found) == cold
+        assert [place for _, place in found] == sorted(place for _, place in found)
         counted = {(total.container, total.residency, total.hold): total.blobs for total in self.queue.counts()}
         states = [(container, known.residency, known.hold) for (container, _), known in self.model.items()]
         assert counted == {state: states.count(state) for state in states}

@@ -127,7 +127,11 @@ def test_what_is_known_of_a_range_of_names(queue: Queue) -> None:
     assert names("", None) == ["a", "b", "c", "d", "e"]
     assert names("b", "d") == ["b", "c"]
     assert names("b\0", None, 2) == ["c", "d"]
-    assert queue.known("a", "other", "", None, 9) == [("b", "e b", Residency.QUEUED, 7)]
+    (known,) = queue.known("a", "other", "", None, 9)
+    assert known[:4] == ("b", "e b", Residency.QUEUED, 7)
+    found = queue.find("a", "other", "b")
+    assert found is not None
+    assert (known.revision, known.copied_etag, known.cloud_etag) == (found.revision, "", "")
     assert queue.known("a", "none", "", None, 9) == []
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from agent.offload import fuse, moves
 from agent.offload.database import Queue
+from agent.offload.ingest import HEAT_GAP_NS
 from agent.offload.rows import ERROR_CHARACTERS_MAX, Failure, Read
-from agent.offload.states import Event, Hold, Residency
+from agent.offload.states import Hold, Residency
 
 from .database_support import NOW, change, copy, everything, only, poison, queue, seen, turn
 
@@ -136,13 +137,50 @@ def test_failures_count_and_wait(queue: Queue) -> None:
 def test_eviction_and_recall_go_by_the_table(queue: Queue) -> None:
     queue.ingest("s", 1, [change("b")])
     (row,) = queue.take(NOW, 5, [])
-    assert not queue.moved(row, Event.EVICTED)  # not in the cloud yet
+    assert not queue.evicted(row)  # not in the cloud yet
     queue.copied(row, copy("e1"))
-    ways = [Event.EVICTED, Event.RECALLED, Event.STAYED, Event.RECALLED, Event.ARRIVED, Event.LOST]
-    assert all(queue.moved(row, event) for event in ways)
+    assert queue.evicted(row)
+    assert not queue.evicted(row)
+    assert not queue.lost(row)  # a stub cannot be sent again
+    assert not queue.arrived("a", "c", "b", "e2")
+    assert queue.arrived("a", "c", "b", "e1")
+    assert not queue.arrived("a", "c", "b", "e1")
+    assert only(queue).residency is Residency.COPIED
+    assert queue.lost(row)
     row = only(queue)
     assert (row.residency, row.copied_etag, row.hold) == (Residency.QUEUED, "", Hold.NONE)
     assert [lost.id for lost in queue.take(NOW, 5, [])] == [row.id]
+
+
+@pytest.mark.parametrize("residency", Residency)
+def test_a_stub_that_a_look_finds_is_remote_whatever_its_row_said(queue: Queue, residency: Residency) -> None:
+    queue.ingest("s", 1, [change("b")])
+    (row,) = queue.take(NOW, 5, [])
+    queue._connection.execute("UPDATE blobs SET residency = ?", [residency])
+    queue.failed(row, poison())
+    assert queue.stubbed(row, seen("e2", 70, NOW + 1), copy("e1"))
+    row = only(queue)
+    assert (row.residency, row.hold, row.attempts, row.failure) == (Residency.REMOTE, Hold.NONE, 0, "")
+    assert (row.etag, row.size, row.modified_ns) == ("e2", 70, NOW + 1)
+    assert (row.copied_etag, row.cloud_etag, row.cloud_name) == ("e1", "cloud e1", "cloud/name")
+
+
+def test_a_stub_that_was_seen_before_a_change_is_not_the_blob_but_the_cloud_has_it(queue: Queue) -> None:
+    queue.ingest("s", 1, [change("b")])
+    (row,) = queue.take(NOW, 5, [])
+    queue.ingest("s", 2, [change("b", NOW + 9)])
+    assert not queue.stubbed(row, seen("e1"), copy("e1"))
+    late = only(queue)
+    assert (late.residency, late.copied_etag, late.etag) == (Residency.QUEUED, "e1", "")
+
+
+def test_a_version_that_changed_before_it_arrived_stays_queued(queue: Queue) -> None:
+    queue.ingest("s", 1, [change("b")])
+    (row,) = queue.take(NOW, 5, [])
+    queue.stubbed(row, seen("e1"), copy("e1"))
+    queue.ingest("s", 2, [change("b")])
+    assert not queue.arrived("a", "c", "b", "e1")
+    assert only(queue).residency is Residency.QUEUED
 
 
 def test_a_blob_that_no_rule_sends_is_left_alone_until_it_changes(queue: Queue) -> None:
@@ -158,6 +196,28 @@ def test_reads_are_kept_of_blobs_that_have_a_row(queue: Queue) -> None:
     queue.ingest("s", 1, [change("b")], [Read("a", "c", "b", NOW + 5), Read("a", "c", "unknown", NOW)])
     queue.ingest("s", 2, [], [Read("a", "c", "b", NOW + 3)])
     assert [(row.name, row.read_at) for row in everything(queue)] == [("b", NOW + 5)]
+
+
+@pytest.mark.parametrize(
+    ("times", "last", "before"),
+    [
+        ([1], 1, 0),
+        ([1, 1 + HEAT_GAP_NS - 1], HEAT_GAP_NS, 0),  # one use
+        ([1, 1 + HEAT_GAP_NS], 1 + HEAT_GAP_NS, 1),
+        ([1, 1 + HEAT_GAP_NS, 2 + HEAT_GAP_NS], 2 + HEAT_GAP_NS, 1),
+        ([1, 1 + HEAT_GAP_NS, 1 + 2 * HEAT_GAP_NS], 1 + 2 * HEAT_GAP_NS, 1 + HEAT_GAP_NS),
+        ([5 + HEAT_GAP_NS, 5], 5 + HEAT_GAP_NS, None),  # another worker's, read later
+    ],
+)
+def test_the_read_before_the_last_is_another_use(queue: Queue, times: list[int], last: int, before: int | None) -> None:
+    """Whether they come one by one, or a sidecar that was away takes them all at once."""
+    queue.ingest("s", 1, [change("one by one"), change("at once")])
+    for time in times:
+        queue.ingest("s", 1, [], [Read("a", "c", "one by one", time)])
+    queue.ingest("s", 1, [], [Read("a", "c", "at once", time) for time in times])
+    heat = {row.name: (row.read_at, row.read_before_at) for row in everything(queue)}
+    assert heat["at once"] == (last, 5 if before is None else before)
+    assert heat["one by one"] == (last, before or 0)
 
 
 NAMES = [

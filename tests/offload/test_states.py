@@ -6,7 +6,7 @@ from agent.offload.states import TABLE, Event, Residency, after
 
 HERE = {Residency.LOCAL, Residency.QUEUED, Residency.COPIED}  # where all bytes are on this node
 SEEN = {Event.STUBBED}  # what a look found on the mount; it moves no bytes
-IN_CLOUD = {Residency.COPIED, Residency.REMOTE, Residency.RECALLING}  # where the cloud has this very version
+IN_CLOUD = {Residency.COPIED, Residency.REMOTE}  # where the cloud has this very version
 
 
 @pytest.mark.parametrize("event", [Event.CHANGED, Event.KEPT, Event.DELETED])
@@ -36,6 +36,16 @@ def test_only_a_verified_upload_or_recall_says_that_the_cloud_has_it() -> None:
 def test_every_state_is_reached_and_left() -> None:
     assert {then for (before, _), then in TABLE.items() if then is not before} == set(Residency)
     assert {before for (before, _), then in TABLE.items() if then is not before} == set(Residency)
+
+
+def test_bytes_come_back_only_to_a_stub() -> None:
+    ways = {(before, then) for (before, event), then in TABLE.items() if event is Event.ARRIVED}
+    assert ways == {(Residency.REMOTE, Residency.COPIED)}
+
+
+@pytest.mark.parametrize("residency", set(Residency) - {Residency.COPIED})
+def test_only_a_blob_whose_bytes_are_here_is_sent_again(residency: Residency) -> None:
+    assert after(residency, Event.LOST) is None
 
 
 @pytest.mark.parametrize("residency", set(Residency) - {Residency.QUEUED})
