@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
-from typing import Final
+from typing import Final, TypeVar
 
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
-from dataplane.blobapi.model import BlobProperties, BlobState, Block, Lease
+from dataplane.blobapi.model import LOST, BlobProperties, BlobState, Block, Lease
 from dataplane.store import blobstate, blocklists, files, leasefiles, smallfile
 from dataplane.store.blobstate import BlobRef
 from dataplane.store.commit import Again, Job, Subject
-from dataplane.store.errors import StorageUnavailable
+from dataplane.store.errors import BytesAway, StorageUnavailable
 from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found, Missing
 from dataplane.store.mount import DIRECTORY, Mount
@@ -32,6 +32,8 @@ from dataplane.store.place import Place, blob_key
 from dataplane.store.records import Record, Seal, name_hash
 from dataplane.store.staging import StagedFile
 from dataplane.store.trash import Trash
+
+T = TypeVar("T")
 
 
 class DeleteScope(Enum):
@@ -47,7 +49,13 @@ DecideProperties = Callable[[BlobState | None], BlobProperties]
 _RENAME_ATTEMPTS_MAX: Final = 8
 
 
-class _BlobJob(Job[BlobState]):
+def require_bytes(place: Place, state: BlobState | None) -> None:
+    """For jobs that read a blob's file. Raises BytesAway when it is only a stub."""
+    if state is not None and state.properties.remote is not None:
+        raise BytesAway(BlobRef(place.container, state.name, state.snapshot), state.properties.etag)
+
+
+class _BlobJob(Job[T]):
     """What all jobs on one blob share: its place, and looking at it."""
 
     def __init__(self, place: Place, trash: Trash, name: str) -> None:
@@ -68,9 +76,9 @@ class _BlobJob(Job[BlobState]):
         self.own(found.fd)
         return found, state
 
-    def seal(self, staged: StagedFile, properties: BlobProperties) -> Record:
-        """Give a staged file its mtime and its record; both are noted to be synced."""
-        mtime = self.mount.new_mtime_ns()
+    def seal(self, staged: StagedFile, properties: BlobProperties, mtime_ns: int | None = None) -> Record:
+        """Give a staged file its mtime (a fresh one, unless told) and its record; both are noted to be synced."""
+        mtime = self.mount.new_mtime_ns() if mtime_ns is None else mtime_ns
         os.utime(staged.fd, ns=(mtime, mtime))
         status = os.fstat(staged.fd)
         record = self.record_for(Seal(status.st_ino, status.st_size, status.st_mtime_ns), properties)
@@ -139,6 +147,26 @@ class _BlobJob(Job[BlobState]):
         self.staged_fds.append(fd)
         self.staged_fds.append(self.own(os.open(directory, DIRECTORY, dir_fd=self.mount.containers_fd)))
 
+    def open_parent(self) -> tuple[int, str]:
+        """The directory that the blob goes into, made if need be, and its name there; synced after publishing."""
+        changed: dict[str, int] = {}
+        try:
+            parent_fd, last = files.open_parent(self.place, self.path, changed)
+        finally:
+            for path, fd in changed.items():
+                self.sync_after(path.rpartition("/")[0], fd)
+        self.sync_after(self.path.rpartition("/")[0], parent_fd)
+        return parent_fd, last
+
+    def drop_stale_lease(self) -> None:
+        """A lease ends with its blob: one that is left of a blob that is gone is not the new one's."""
+        if leasefiles.read(self.place, self.name) is None:
+            return
+        for fd in leasefiles.write(self.place, self.name, None).values():
+            self.own(fd)
+            if self.durable:
+                fsync(fd)
+
     def drop_blocks(self) -> bool:
         """Uncommitted blocks do not outlive a Put Blob, a commit or a delete (REST page "Put Block"). Called under the
         blob's lock right after the change, so that no block is dropped that was acknowledged later. False: none were
@@ -172,7 +200,7 @@ def _block_lists(place: Place, name: str) -> set[str]:
     return lists
 
 
-class PutJob(_BlobJob):
+class PutJob(_BlobJob[BlobState]):
     """New content: the staged file gets its record, then its name."""
 
     def __init__(
@@ -223,15 +251,15 @@ class PutJob(_BlobJob):
         staged = self._staged
         assert staged is not None
         with self.mount.lock(self.lock_key()):
-            parent = self._open_parent()
+            parent = self.open_parent()
             if not self._is_unchanged(*parent):
                 self._old, state = self.look()
                 if state != self._old_state:
                     self._decide_again(staged, state)
-                parent = self._open_parent()
+                parent = self.open_parent()
             self.check_locked()
             if self._old_state is None:
-                self._drop_stale_lease()
+                self.drop_stale_lease()
             self._rename(staged, *parent)
             self.drop_blocks()
         self.mount.records.remember(self._record)
@@ -272,15 +300,6 @@ class PutJob(_BlobJob):
             return True
         return last == beside_name and stat.S_ISDIR(other.st_mode)
 
-    def _drop_stale_lease(self) -> None:
-        """A lease ends with its blob: one that is left of a blob that is gone is not the new one's."""
-        if leasefiles.read(self.place, self.name) is None:
-            return
-        for fd in leasefiles.write(self.place, self.name, None).values():
-            self.own(fd)
-            if self.durable:
-                fsync(fd)
-
     def _decide_again(self, staged: StagedFile, state: BlobState | None) -> None:
         """Somebody changed the blob between the first look and the lock."""
         self._old_state = state
@@ -292,17 +311,6 @@ class PutJob(_BlobJob):
         self._seal_with(staged, properties)
         self.sync_staged()
 
-    def _open_parent(self) -> tuple[int, str]:
-        """The directory that the blob goes into, made if need be, and its name there; synced after publishing."""
-        changed: dict[str, int] = {}
-        try:
-            parent_fd, last = files.open_parent(self.place, self.path, changed)
-        finally:
-            for path, fd in changed.items():
-                self.sync_after(path.rpartition("/")[0], fd)
-        self.sync_after(self.path.rpartition("/")[0], parent_fd)
-        return parent_fd, last
-
     def _rename(self, staged: StagedFile, parent_fd: int, last: str) -> None:
         """Into place; parents that a concurrent delete pruned meanwhile are made again."""
         for _ in range(_RENAME_ATTEMPTS_MAX):
@@ -313,7 +321,7 @@ class PutJob(_BlobJob):
                 pass
             except IsADirectoryError:
                 self.path = self.place.prefix + self.mount.encode_beside(self.name)
-            parent_fd, last = self._open_parent()
+            parent_fd, last = self.open_parent()
         raise StorageUnavailable("rename")
 
     def cleanup(self) -> None:
@@ -333,7 +341,7 @@ class PutJob(_BlobJob):
             self._staged.discard()
 
 
-class UpdateJob(_BlobJob):
+class UpdateJob(_BlobJob[BlobState]):
     """New properties for the same content. A file that belongs to another user cannot get an mtime or an attribute
     from us: it is then copied first, and the copy published like a put."""
 
@@ -351,9 +359,10 @@ class UpdateJob(_BlobJob):
     def prepare(self) -> None:
         if not self.needs_prepare:
             return
-        found, _ = self.look(self._snapshot)
+        found, state = self.look(self._snapshot)
         self._drop_copy()
         if found is not None:
+            require_bytes(self.place, state)
             self._copy = StagedFile.create(self.mount)
             self._copied = found.seal
             self._copy.copy_from(found.fd, 0, found.seal.size)
@@ -368,18 +377,23 @@ class UpdateJob(_BlobJob):
             assert state is not None  # decide refuses a missing blob
             if properties == state.properties:
                 return state
+            if state.properties.remote == LOST:
+                require_bytes(self.place, state)
             self.mark_tagged(properties)
             self.sync_staged()
             if self._copy is not None:
                 self._publish_copy(self._copy, found, properties)
             else:
-                self._publish_in_place(found, properties)
+                properties = self._publish_in_place(found, state.properties, properties)
             return replace(state, properties=properties)
 
-    def _publish_in_place(self, found: Found, properties: BlobProperties) -> None:
+    def _publish_in_place(self, found: Found, old: BlobProperties, properties: BlobProperties) -> BlobProperties:
         mtime = self.mount.new_mtime_ns()
         if mtime == found.seal.mtime_ns:
             mtime += self.mount.capabilities.mtime_granularity_ns
+        if properties.remote is not None and replace(old, remote=properties.remote) != properties:
+            # The file that comes back has a new record, so it must not have the seal of the one that went.
+            properties = replace(properties, remote=replace(properties.remote, mtime_ns=mtime))
         record = self.record_for(Seal(found.seal.inode, found.seal.size, mtime), properties)
         try:
             fds = [self.own(fd) for fd in self.mount.records.write(found.fd, record, keep=found.seal)]
@@ -393,6 +407,7 @@ class UpdateJob(_BlobJob):
         self.directory_fds[f"{id(self.mount)}:inode:{found.seal.inode}"] = found.fd
         self._old_seal = found.seal
         self.mount.records.remember(record)
+        return properties
 
     def _publish_copy(self, copy: StagedFile, found: Found, properties: BlobProperties) -> None:
         if self._copied != found.seal:
@@ -418,7 +433,7 @@ class UpdateJob(_BlobJob):
         self._drop_copy()
 
 
-class DeleteJob(_BlobJob):
+class DeleteJob(_BlobJob[BlobState]):
     """Take a blob, a snapshot, or all snapshots of a blob away.
 
     A blob of uncommitted blocks alone can be deleted, although nothing else finds it (azure-storage-node issue 350);
@@ -504,7 +519,7 @@ class DeleteJob(_BlobJob):
         self.forget(*self._gone)
 
 
-class SnapshotJob(_BlobJob):
+class SnapshotJob(_BlobJob[BlobState]):
     """A copy that stays as it is. Rejected: a hard link, because another writer may change the file in place."""
 
     needs_prepare = True
@@ -525,6 +540,7 @@ class SnapshotJob(_BlobJob):
         found, state = self.look()
         self._decide(state)
         assert found is not None
+        require_bytes(self.place, state)
         self._staged = StagedFile.create(self.mount)
         self._copied, self._state = found.seal, state
         self._staged.copy_from(found.fd, 0, found.seal.size)
@@ -569,7 +585,7 @@ class SnapshotJob(_BlobJob):
         self._drop()
 
 
-class LeaseJob(_BlobJob):
+class LeaseJob(_BlobJob[BlobState]):
     """A new lease document for a blob; None removes it."""
 
     def __init__(

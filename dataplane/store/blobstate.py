@@ -72,7 +72,7 @@ def read_state(place: Place, name: str, found: Found, snapshot: str = "") -> Blo
     try:
         properties = files.properties(place, name, found)
         lease = None if snapshot else leasefiles.read_with(place, name, properties.etag)
-        return BlobState(name, found.seal.size, properties, lease, snapshot)
+        return BlobState(name, files.logical_size(found.seal, properties), properties, lease, snapshot)
     except BaseException:
         os.close(found.fd)
         raise

@@ -183,7 +183,7 @@ def _write_meta(place: Place, path: str, meta: _Meta) -> None:
         os.close(fd)
 
 
-class PutBlockJob(blobs._BlobJob):
+class PutBlockJob(blobs._BlobJob[BlobState]):
     """One block: its staged file gets its name among the blob's blocks."""
 
     def __init__(
@@ -427,6 +427,7 @@ class CommitJob(PutJob):
             if kind != "Committed" and block_id in waiting:
                 pieces.append(waiting[block_id])
             elif kind != "Uncommitted" and block_id in committed:
+                blobs.require_bytes(self.place, state)
                 pieces.append(committed[block_id])
                 self._committed_seal = found.seal if found is not None else None
             else:

@@ -5,7 +5,10 @@ that is not in the table stays an OSError, and with it a bug of ours (500).
 """
 
 import errno
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from dataplane.store.blobstate import BlobRef
 
 
 class StoreError(Exception):
@@ -31,6 +34,27 @@ class NameNotStorable(Exception):
 
 class FormatTooNew(Exception):
     """The mount was written by a newer version of this program."""
+
+
+class BytesAway(Exception):
+    """A job needs the bytes of a blob of which only a stub is here (stubs.py): have them brought, then try again."""
+
+    def __init__(self, ref: "BlobRef", etag: str) -> None:
+        super().__init__(f"{ref.container}/{ref.name}")
+        self.ref = ref
+        self.etag = etag
+
+
+class NotEvictable(Exception):
+    """The bytes of this blob have to stay here; `reason` is a short clause for an operator, without the name."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NotAStub(Exception):
+    """There is no stub of this version any more: the blob was overwritten, deleted, changed, or came back."""
 
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})

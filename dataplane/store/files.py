@@ -12,13 +12,13 @@ import os
 import secrets
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import foreign_etag
-from dataplane.blobapi.model import BlobProperties
+from dataplane.blobapi.model import LOST, BlobProperties
 from dataplane.store import names, records, trust
 from dataplane.store.errors import NameNotStorable, StorageUnavailable, translated
 from dataplane.store.fileio import fsync
@@ -99,15 +99,28 @@ def open_directory(mount: Mount, path: str) -> int | None:
 
 
 def properties(place: Place, name: str, found: Found) -> BlobProperties:
-    """The properties of an open blob: of its record, or derived for a file that another writer made or changed."""
+    """The properties of an open blob: of its record, or derived for a file that another writer made or changed. A stub
+    that somebody touched is still what its last record says; one without any is LOST, never an empty blob."""
     store = place.mount.records
     recorded = store.read(found.fd, found.seal)
     if recorded is not None:
         return recorded
-    hashed = records.name_hash(place.container, name)
-    return carried_metadata(
-        foreign_properties(name, found.seal), store.last_before_change(found.fd, found.seal, hashed)
-    )
+    last = store.last_before_change(found.fd, found.seal, records.name_hash(place.container, name))
+    foreign = foreign_properties(name, found.seal)
+    if found.seal.size == 0 and is_marked(os.fstat(found.fd)):
+        return last if last is not None and last.remote is not None else replace(foreign, remote=LOST)
+    return carried_metadata(foreign, last)
+
+
+def is_marked(status: os.stat_result) -> bool:
+    """Whether a file looks like a stub, whatever is recorded of it: empty, and with the sticky bit that nobody else
+    gives a file. Not its whole mode: `chmod -R u+w` leaves that bit."""
+    return status.st_size == 0 and bool(status.st_mode & stat.S_ISVTX)
+
+
+def logical_size(seal: Seal, described: BlobProperties) -> int:
+    """The bytes that a blob has, wherever they are."""
+    return seal.size or (described.remote.size if described.remote is not None else 0)
 
 
 def is_in_place(mount: Mount, found: Found) -> bool:

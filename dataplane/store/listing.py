@@ -9,12 +9,12 @@ skips all that begins with a prefix as soon as one blob below it was seen: an em
 import heapq
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
 from dataplane.blobapi.dates import iso_ticks
-from dataplane.blobapi.model import BlobProperties, BlobState, Lease
+from dataplane.blobapi.model import LOST, BlobProperties, BlobState, Lease
 from dataplane.store import blobstate, blocks, files, leasefiles, names
 from dataplane.store.index import DirectoryIndex, Entry, Sorted
 from dataplane.store.place import Place, blob_key
@@ -249,7 +249,7 @@ class _StateReader:
             os.close(fd)
         if properties.foreign and not files.is_in_place(mount, found):
             return self._state_again(name)
-        return BlobState(name, seal.size, properties, self._lease(name, properties.etag))
+        return BlobState(name, files.logical_size(seal, properties), properties, self._lease(name, properties.etag))
 
     def _unreadable(self, name: str, path: str) -> BlobState | None:
         """A file that another user keeps to himself is a blob that cannot be read: it hides no other from a listing."""
@@ -257,10 +257,13 @@ class _StateReader:
         if fd < 0:
             return None
         try:
-            seal = seal_of(os.fstat(fd))
+            status = os.fstat(fd)
         finally:
             os.close(fd)
-        return BlobState(name, seal.size, files.foreign_properties(name, seal))
+        properties = files.foreign_properties(name, seal_of(status))
+        if files.is_marked(status):
+            properties = replace(properties, remote=LOST)
+        return BlobState(name, status.st_size, properties)
 
     def _remembered(self, name: str, path: str) -> BlobState | None:
         """The state of a file whose record is at hand, without opening it: a seal that is known is that blob's."""
@@ -273,7 +276,7 @@ class _StateReader:
         properties = mount.records.cached(seal)
         if properties is None:
             return None
-        return BlobState(name, seal.size, properties, self._lease(name, properties.etag))
+        return BlobState(name, files.logical_size(seal, properties), properties, self._lease(name, properties.etag))
 
     def _lease(self, name: str, etag: str) -> Lease | None:
         leased = self._leased and blob_key(name) in self._leased

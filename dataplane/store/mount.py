@@ -6,6 +6,7 @@
     .blobedge/containers/NAME/   what is kept of a container besides its blobs (containers.py)
     .blobedge/trash/             what is being deleted
     .blobedge/index/             sorted names of large directories, a cache (index.py)
+    .blobedge/swaps/             files that are about to change places with a visible one (swap.py)
     .blobedge/lock               one byte of it is locked for each blob that is being changed
 
 Every open below the tree goes through `open`: openat2 that can neither leave the tree nor follow a symbolic link.
@@ -28,8 +29,9 @@ from dataplane.store.probe import probe, unprobed
 from dataplane.store.recordstore import RecordStore
 
 PRIVATE: Final = ".blobedge"
-FORMAT_VERSION: Final = 1
-_DIRS: Final = ("staging", "records", "containers", "trash", "index")
+FORMAT_VERSION: Final = 2  # the latest that is known
+_PLAIN: Final = 1  # of a tree that has had no stub yet: older programs may have it
+_DIRS: Final = ("staging", "records", "containers", "trash", "index", "swaps")
 _PATH_BYTES_MAX: Final = 4000  # PATH_MAX is 4096 with the NUL; longer names are walked in steps
 _LOCK_BITS: Final = 62
 _LANES: Final = 32
@@ -67,9 +69,9 @@ class Mount:
             return
         _make_private(self.root_fd, [PRIVATE])
         self.private_fd = self._own(os.open(PRIVATE, DIRECTORY | os.O_NOFOLLOW, dir_fd=self.root_fd))
-        _check_format(self.private_fd)  # before anything is made in a tree of another layout
+        self._version = _check_format(self.private_fd)  # before anything is made in a tree of another layout
         _make_private(self.root_fd, [f"{PRIVATE}/{each}" for each in _DIRS])
-        self.staging_fd, records_fd, self.containers_fd, self.trash_fd, self.index_fd = (
+        self.staging_fd, records_fd, self.containers_fd, self.trash_fd, self.index_fd, self.swaps_fd = (
             self._own(os.open(name, DIRECTORY, dir_fd=self.private_fd)) for name in _DIRS
         )
         self._lanes = [self._own(fd) for fd in _open_lanes(self.staging_fd)]
@@ -148,6 +150,16 @@ class Mount:
             self._local.fd = fd
         return fd
 
+    def allow_stubs(self) -> None:
+        """Before the first stub is made: a program that knows none would serve empty blobs, so from now on it has to
+        refuse this tree. Raises StoreError."""
+        if self._version < FORMAT_VERSION:
+            with translated("write format"):
+                self._version = _check_format(self.private_fd)  # another process may have been here
+                if self._version < FORMAT_VERSION:
+                    _raise_format(self.private_fd)
+                    self._version = FORMAT_VERSION
+
     def require_writable(self) -> None:
         """Raises StorageUnavailable for a tree that was opened read-only: a caller should have refused before."""
         if self.read_only:
@@ -186,29 +198,37 @@ def _open_lanes(staging_fd: int) -> list[int]:
     return fds
 
 
-def _check_format(private_fd: int) -> None:
-    """Write the format file of a new tree; refuse one of a version that we do not know."""
-    try:
-        fd = os.open("format", os.O_RDONLY | os.O_CLOEXEC, dir_fd=private_fd)
-    except FileNotFoundError:
-        _write_format(private_fd)
-        return
-    with os.fdopen(fd, "rb") as file:
-        data = file.read()
-    if not data:  # a crash before the first byte: nothing else can have been written under another version
-        _write_format(private_fd)
-        return
+def _check_format(private_fd: int) -> int:
+    """The version of a tree. Writes the format file of a new one; refuses one of a version that we do not know."""
+    data = _read_format(private_fd)
+    if not data:  # or a crash before the first byte: nothing else can have been written under another version
+        _write_format(private_fd, {"version": _PLAIN, "id": secrets.token_hex(16), "program": "blobedge"})
+        return _PLAIN
     try:
         version = int(json.loads(data)["version"])
     except (ValueError, KeyError, TypeError):
         raise FormatTooNew("the file `format` of the layout does not read") from None
     if not 1 <= version <= FORMAT_VERSION:
         raise FormatTooNew(f"layout version {version}, this program knows {FORMAT_VERSION}")
+    return version
 
 
-def _write_format(private_fd: int) -> None:
+def _read_format(private_fd: int) -> bytes:
+    try:
+        fd = os.open("format", os.O_RDONLY | os.O_CLOEXEC, dir_fd=private_fd)
+    except FileNotFoundError:
+        return b""
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
+def _raise_format(private_fd: int) -> None:
+    """The same tree, of the latest version."""
+    _write_format(private_fd, {**json.loads(_read_format(private_fd)), "version": FORMAT_VERSION})
+
+
+def _write_format(private_fd: int, document: dict[str, object]) -> None:
     temporary = f"format.{secrets.token_hex(8)}"
-    document = {"version": FORMAT_VERSION, "id": secrets.token_hex(16), "program": "blobedge"}
     with os.fdopen(
         os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=private_fd), "wb"
     ) as file:

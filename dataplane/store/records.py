@@ -78,6 +78,8 @@ def _decode_line(line: bytes) -> Record | None:
             return None
         record = _from_json(json.loads(body.decode("utf-8", "surrogateescape")))
         trust.check_blob(record.properties)
+        if record.properties.remote is not None and record.seal.size != 0:
+            return None  # a stub is empty
     except trust.MALFORMED:
         return None
     return record

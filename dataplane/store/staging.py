@@ -28,7 +28,7 @@ class StagedFile:
     ) -> None:
         self._mount: Final = mount
         self._directory_fd: Final = directory_fd
-        self._linked = linked
+        self.linked = linked
         self._unwritten = 0
         self.name: Final = name
         self.base: Final = base
@@ -85,7 +85,15 @@ class StagedFile:
         directory was removed, IsADirectoryError."""
         with translated("rename"):
             os.rename(self.name, name, src_dir_fd=self._directory_fd, dst_dir_fd=directory_fd)
-        self._linked = False
+        self.linked = False
+
+    def moved_to(self, directory_fd: int, name: str) -> "StagedFile":
+        """The same file, still staged, in another directory; this object has nothing left. Raises StoreError."""
+        with translated("rename"):
+            os.rename(self.name, name, src_dir_fd=self._directory_fd, dst_dir_fd=directory_fd)
+        moved = StagedFile(self._mount, self.fd, directory_fd=directory_fd, name=name, linked=True)
+        moved.size, self.fd, self.linked = self.size, -1, False
+        return moved
 
     def discard(self) -> None:
         """Close it and remove it if it was never published. May be called again."""
@@ -96,9 +104,9 @@ class StagedFile:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-        if not self._linked:
+        if not self.linked:
             return False
-        self._linked = False
+        self.linked = False
         try:
             os.unlink(self.name, dir_fd=self._directory_fd)
         except OSError:

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
-from dataplane.blobapi.model import BlobState, Block, ContainerProperties, ContainerState, Lease
+from dataplane.blobapi.model import BlobProperties, BlobState, Block, ContainerProperties, ContainerState, Lease, Remote
 from dataplane.blobapi.uri import check_container_name
-from dataplane.store import blobs, blobstate, blocks, commit, containers, listing, smallfile
+from dataplane.store import blobs, blobstate, blocks, commit, containers, listing, smallfile, swap
 from dataplane.store.blobs import DecideProperties, DeleteScope
 from dataplane.store.blobstate import BlobRef, OpenBlob
 from dataplane.store.blocks import CommitJob, PutBlockJob
@@ -24,6 +24,7 @@ from dataplane.store.listing import ListItem, ListPage
 from dataplane.store.mount import Mount, RecordsOption
 from dataplane.store.place import Place
 from dataplane.store.staging import StagedFile
+from dataplane.store.stubs import EvictJob, PlantJob, RecallJob, RetargetJob
 from dataplane.store.trash import Trash, list_names
 
 T = TypeVar("T")
@@ -193,6 +194,33 @@ class Store:
         tree, place = self._require(ref.container)
         return blobs.LeaseJob(place, _trash(tree), ref.name, decide)
 
+    # --- stubs -------------------------------------------------------------------------------------------------
+
+    def evict(self, ref: BlobRef, etag: str, remote: Remote, properties: BlobProperties | None = None) -> Job[int]:
+        """Let a blob's bytes go, of which `remote` was verified to be a copy; the result is how many. The file's mtime
+        and mode are noted by itself. Nothing that clients see changes, unless `properties` says that the copy is of
+        another version, which is the blob from now on. Raises NotEvictable."""
+        tree, place = self._require(ref.container)
+        return EvictJob(place, _trash(tree), ref.name, etag, remote, properties)
+
+    def recall(self, ref: BlobRef, staged: StagedFile, etag: str, md5: bytes | None = None) -> Job[BlobState]:
+        """Put a whole and verified file in the place of the stub with this ETag, or of one whose bytes have this MD5:
+        properties may have changed meanwhile, they are kept. The job owns the StagedFile, whose `size` is set. Raises
+        NotAStub."""
+        tree, place = self._require(ref.container)
+        return RecallJob(place, _trash(tree), ref.name, staged, etag, md5)
+
+    def plant(self, ref: BlobRef, properties: BlobProperties) -> Job[BlobState]:
+        """Make a stub, of properties with `remote`, where nothing is or a stub that lost its record. Raises BlobError
+        BlobAlreadyExists, ContainerNotFound."""
+        tree, place = self._require(ref.container)
+        return PlantJob(place, _trash(tree), ref.name, properties)
+
+    def retarget(self, ref: BlobRef, etag: str, remote: Remote) -> Job[BlobState]:
+        """Have a stub with this ETag say that its bytes are elsewhere; nothing else changes. Raises NotAStub."""
+        tree, place = self._require(ref.container)
+        return RetargetJob(place, _trash(tree), ref.name, etag, remote)
+
     # --- blocks ------------------------------------------------------------------------------------------------
 
     def put_block(
@@ -289,7 +317,12 @@ class Store:
 
 def _open_tree(path: str, records: RecordsOption, read_only: bool) -> _Tree:
     mount = Mount(path, records, read_only)
-    return _Tree(mount, DirectoryIndex(mount), None if read_only else Trash(mount, blocks.sweep))
+    return _Tree(mount, DirectoryIndex(mount), None if read_only else Trash(mount, _sweep))
+
+
+def _sweep(mount: Mount, trash: Trash, now: float) -> None:
+    blocks.sweep(mount, trash, now)
+    swap.sweep(mount, now)
 
 
 def _trash(tree: _Tree) -> Trash:

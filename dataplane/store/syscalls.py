@@ -1,4 +1,5 @@
-"""The Linux calls that Python's os module lacks: openat2, sync_file_range, FICLONE, open-file-description locks.
+"""The Linux calls that Python's os module lacks: openat2, renameat2, sync_file_range, FICLONE, leases,
+open-file-description locks.
 
 They release the interpreter lock while the kernel works and raise OSError as the os module would, unless a call says
 otherwise.
@@ -8,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import struct
 from functools import cache
 from typing import Any, Final
@@ -20,6 +22,7 @@ _syscall.restype = ctypes.c_long
 _syscall_at_once = ctypes.PyDLL(None, use_errno=True).syscall
 _syscall_at_once.restype = ctypes.c_long
 _faccessat = _libc.faccessat
+_renameat2 = _libc.renameat2
 _faccessat_at_once = ctypes.PyDLL(None, use_errno=True).faccessat
 
 _SYS_OPENAT2: Final = 437
@@ -34,6 +37,7 @@ _FS_IOC_SETFLAGS: Final = 0x40086602
 _FS_TOPDIR_FL: Final = 0x00020000
 _FICLONE: Final = 0x40049409
 _SYNC_FILE_RANGE_WRITE: Final = 2
+_RENAME_EXCHANGE: Final = 2
 _F_OFD_SETLK: Final = 37
 _F_OFD_SETLKW: Final = 38
 _FLOCK: Final = struct.Struct("hhqqi4x")
@@ -91,6 +95,44 @@ def certainly_absent(dir_fd: int, path: str, *, quick: bool = False) -> bool:
     if call(dir_fd, path.encode("utf-8", "surrogateescape"), os.F_OK, 0) == 0:
         return False
     return ctypes.get_errno() in (errno.ENOENT, errno.ENOTDIR)
+
+
+def exchange(first_fd: int, first: str, second_fd: int, second: str) -> bool:
+    """Have two files change their names in one step (renameat2(2), RENAME_EXCHANGE). False where the file system or the
+    kernel cannot."""
+    names = (name.encode("utf-8", "surrogateescape") for name in (first, second))
+    if _renameat2(first_fd, next(names), second_fd, next(names), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code))
+
+
+def take_lease(fd: int) -> bool:
+    """A read lease on a file that was opened for reading (fcntl(2), F_SETLEASE): nobody has it open for writing, and
+    who opens it for writing waits until the lease is given back. False where there are no leases; BlockingIOError when
+    somebody has it open for writing.
+
+    The signal that tells of a waiting writer is made one that is ignored: the usual SIGIO would end the process."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def lease_is_whole(fd: int) -> bool:
+    """Whether nobody has come to write since `take_lease`."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+
+
+def release_lease(fd: int) -> None:
+    """Give back the lease of `take_lease`: who waits goes on."""
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def start_writeback(fd: int, offset: int = 0, length: int = 0) -> None:

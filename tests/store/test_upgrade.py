@@ -18,7 +18,7 @@ from tests.store.scenarios import LEASE, SNAPSHOT, commit, lease, prop, put_bloc
 from tests.store.support import make, names, put, read
 
 
-@pytest.mark.parametrize("text", ['{"version": 2}', '{"version": 0}', "{", '{"version": "x"}', "[]"])
+@pytest.mark.parametrize("text", ['{"version": 3}', '{"version": 0}', "{", '{"version": "x"}', "[]"])
 def test_a_tree_of_an_unknown_layout_is_refused_and_left_alone(root: Path, text: str) -> None:
     private = root / ".blobedge"
     private.mkdir()
