@@ -70,9 +70,11 @@ def journal_directory(config: Config) -> str:
 
 
 def reserve_percent(config: Config) -> float:
-    """Beyond which use of a mount writes are refused; 0 while no rule sends anything to the cloud."""
+    """From which use of a mount on writes are refused; 0 (never) while no rule sends anything to the cloud."""
     offload = config.offload
-    return float(offload.reserve_percent) if offload is not None and offload.rules else 0.0
+    if offload is None or not offload.rules or offload.reserve_percent >= 100:
+        return 0.0
+    return float(offload.reserve_percent)
 
 
 def ready_urls(the_plan: Plan, bounds: Sequence[Bound]) -> list[str]:

@@ -28,6 +28,10 @@ _CREATION_TIME_VERSION: Final = "2017-11-09"
 _TAGS_VERSION: Final = "2019-12-12"  # x-ms-tag-count and x-ms-rehydrate-priority
 _TIER_OF_GET_VERSION: Final = "2026-10-06"  # azure-rest-api-specs, pull request 42570
 
+_RESIDENCY_HEADER: Final = "x-blobedge-residency"  # ours
+_LOCAL: Final = (_RESIDENCY_HEADER, "local")
+_REMOTE: Final = (_RESIDENCY_HEADER, "remote")
+
 _KEPT_MAX: Final = 4096  # entries, of about 1 KiB
 _kept: dict[tuple[str, str, str, bool], tuple[BlobProperties, tuple[Header, ...]]] = {}
 
@@ -40,11 +44,12 @@ def blob_headers(
     head: bool,
     part: ByteRange | None = None,
     overrides: Sequence[Header] = (),
+    residency: bool = False,
 ) -> list[Header]:
     """The headers of a blob's answer, without Content-Length.
 
     `head` is Get Blob Properties. `part` is the range that is sent. `overrides` replace headers of the same names: the
-    rsc* parameters of a SAS, checked with the token.
+    rsc* parameters of a SAS, checked with the token. `residency` tells whether the bytes are on this node.
     """
     properties = state.properties
     headers = list(_record_headers(properties, state.snapshot, version, head))
@@ -57,6 +62,8 @@ def blob_headers(
             headers.append(("Content-MD5", encoded(properties.content_md5)))
         elif version >= _BLOB_CONTENT_MD5_VERSION:
             headers.append(("x-ms-blob-content-md5", encoded(properties.content_md5)))
+    if residency:
+        headers.append(_LOCAL if properties.remote is None else _REMOTE)
     if overrides:
         replaced = {name for name, _ in overrides}
         headers = [header for header in headers if header[0] not in replaced] + list(overrides)

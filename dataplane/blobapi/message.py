@@ -87,6 +87,36 @@ class FileBody:
     sending: Sending | None = None
 
 
+class Arriving(Protocol):
+    """Bytes that become readable in a file one after another."""
+
+    async def readable(self, offset: int) -> tuple[int, int]:
+        """(descriptor, end): from `offset`, where all before was read, up to `end` (beyond it) the file can be read at
+        the bytes' own offsets. Waits for them; raises what ends the answer. The descriptor stays good until the next
+        call or close()."""
+
+    def close(self) -> None:
+        """No more is wanted. May be called again."""
+
+
+@dataclass(slots=True)
+class RecallBody:
+    """A range of a blob as an answer's body while it arrives from the cloud. Whoever sends it closes `source`, also on
+    failure, tells `sending`, and adds to `waited_ns` what it waited for `source`."""
+
+    source: Arriving
+    offset: int
+    length: int
+    sending: Sending | None = None
+    waited_ns: int = 0
+
+    def close(self) -> None:
+        """It is sent, or will never be."""
+        self.source.close()
+        if self.sending is not None:
+            self.sending.over()
+
+
 @dataclass(slots=True)
 class Response:
     """An answer: status, headers in order as (name, value), and a body. HEAD answers carry the length, never bytes.
@@ -97,6 +127,6 @@ class Response:
 
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes | FileBody = b""
+    body: bytes | FileBody | RecallBody = b""
     content_length: int | None = None
     close: bool = False

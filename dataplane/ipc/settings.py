@@ -123,7 +123,7 @@ class Settings:
     log_level: str = "info"  # debug, info, warning, error
     drain_seconds: float = 30.0
     journal_directory: str = ""  # absolute; where changes are noted for the sidecar; "": nowhere
-    reserve_percent: float = 0.0  # of a mount in use: beyond it, writes that need space are refused; 0: never
+    reserve_percent: float = 0.0  # of a mount in use: from there on writes that need space are refused; 0: never
 
 
 def to_json(settings: Settings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from dataplane.blobapi.dates import http_date, iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode, error_body
-from dataplane.blobapi.message import FileBody, Response
+from dataplane.blobapi.message import Response
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -51,7 +51,7 @@ class DateLine:
 
 def body_length(response: Response) -> int:
     """The bytes of the body itself, whether or not they are sent."""
-    return response.body.length if isinstance(response.body, FileBody) else len(response.body)
+    return len(response.body) if isinstance(response.body, bytes) else response.body.length
 
 
 def answer_head(response: Response, date: DateLine, *, close: bool) -> bytes:

@@ -29,6 +29,7 @@ from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.body import ClientDisconnected
 from dataplane.server.call import Body, Call, EmptyBody, Handler, SyncHandler, handled_in_time
 from dataplane.server.head import RawRequest
+from dataplane.server.lowspace import NEEDS_SPACE
 from dataplane.server.node import Account, Node
 from dataplane.server.plans import Plans
 from dataplane.server.record import Recorder, Trace
@@ -178,6 +179,9 @@ class Application:
             container = await self._container(trace, request, account) if needs_container(request) else None
             call = self._authorized(trace, request, spec, account, container, body)
             handler = self._handlers[spec.operation]
+            low_space = self._node.low_space
+            if low_space is not None and spec.operation in NEEDS_SPACE:
+                await low_space.check(account, request.resource.container)
             quick = (
                 account.store.local() and SOURCE_HEADER not in request.headers
             )  # a copy's source may be on any mount

@@ -22,7 +22,9 @@ from dataplane.server.application import Application
 from dataplane.server.commits import LoopCommitter
 from dataplane.server.diskpool import DiskPools, PoolLimits
 from dataplane.server.handlers import HANDLERS, SYNC_HANDLERS
+from dataplane.server.heat import HeatFlusher
 from dataplane.server.journaling import CommitJournal
+from dataplane.server.lowspace import LowSpace
 from dataplane.server.mountpools import MountPools
 from dataplane.server.node import Account, Node
 from dataplane.server.opening import ABSENT, BootError, Opening, OpenStore
@@ -52,6 +54,8 @@ def build_node(
     }
     observe = RequestSeries(slot).observe if slot is not None else None
     node = Node(settings, accounts, pools, committer, observe=observe, access_log=access_log, journal=journal)
+    node.heat = HeatFlusher(journal) if journal is not None else None
+    node.low_space = LowSpace(settings.reserve_percent, loop.time) if settings.reserve_percent else None
     Application(node, HANDLERS, SYNC_HANDLERS)
     return node
 
@@ -60,7 +64,9 @@ def close_node(node: Node, seconds_max: float) -> bool:
     """Finish the writes that were handed over, then stop the stores' threads. Blocks until then, but no longer than so
     many seconds: False when a mount did not answer by then, and what is left can only be ended with the process."""
     until = time.monotonic() + seconds_max
-    if not node.committer.stop(seconds_max):
+    if node.heat is not None:
+        node.heat.stop(seconds_max)
+    if not node.committer.stop(max(0.0, until - time.monotonic())):
         return False  # its stores' descriptors are in use
     closing = [
         threading.Thread(target=account.store.close, name="close", daemon=True)

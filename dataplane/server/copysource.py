@@ -7,12 +7,12 @@ request itself, or a loopback name with the port of a listener, path style. Ever
 Reading a source is authorised like Get Blob: by the SAS in the URL, by public access, or, for an unsigned source in the
 same account, by the request itself when the account's key signed it. A caller with a SAS has to sign its source: its
 token was checked for the destination only. A local source is opened before anything is answered, so what is copied is
-one version of it, also when it is replaced or deleted meanwhile.
+one version of it, also when it is replaced or deleted meanwhile. The bytes of a stub are copied as they arrive.
 """
 
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from dataplane.blobapi import conditions, limits, tiers
@@ -27,9 +27,10 @@ from dataplane.blobapi.ranges import resolve
 from dataplane.ipc.settings import Settings
 from dataplane.server.addressing import Address, Hosts, locate
 from dataplane.server.call import Call
-from dataplane.server.diskpool import DiskPools, Kept
+from dataplane.server.diskpool import DiskPools, Kept, busy
 from dataplane.server.handlers.shared import tags_match
 from dataplane.server.node import Account
+from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, lost
 from dataplane.server.remotesource import open_remote
 from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob
@@ -95,6 +96,32 @@ class LocalSource:
             raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
 
 
+@dataclass(slots=True)
+class RecalledSource:
+    """A stub of this node, or a range of it: its bytes are copied as they arrive from the cloud."""
+
+    recalled: Recalled
+    pools: DiskPools  # of the file system that they arrive on
+    properties: BlobProperties
+    offset: int
+    size: int
+    blocks: tuple[Block, ...] = ()
+
+    async def fetch(self, run: Run, staged: StagedFile, progress: Callable[[int], None]) -> None:
+        while staged.size < self.size:
+            at = self.offset + staged.size
+            try:
+                fd, end = await self.recalled.readable(at)
+            except BlobChanged:
+                raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412) from None
+            if await run(staged.copy_from, fd, at, end - at) != end - at:
+                raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_412)
+            progress(staged.size)
+
+    async def close(self) -> None:
+        self.recalled.close()
+
+
 async def open_source(call: Call, asked: SourceHeaders, *, asynchronous: bool) -> Source:
     """The source of a request, open and checked. `asynchronous` is Copy Blob, whose refusals are other ones than those
     of the From URL operations.
@@ -113,7 +140,12 @@ async def open_source(call: Call, asked: SourceHeaders, *, asynchronous: bool) -
     caller = await _reader(call, account, address)
     if asked.tag_option is TagOption.COPY and not caller.holds("t"):
         raise BlobError(ErrorCode.CANNOT_VERIFY_COPY_SOURCE_403)
-    return await _open_local(call, account, address, asked, asynchronous)
+    for _ in range(LOOKS_COUNT_MAX):
+        try:
+            return await _open_local(call, account, address, asked, asynchronous)
+        except BlobChanged:  # between our look and the sidecar's
+            continue
+    raise busy()
 
 
 def _own_address(call: Call, url: SourceUrl) -> Address | None:
@@ -167,7 +199,8 @@ async def _reader(call: Call, account: Account, address: Address) -> Caller:
 
 async def _open_local(
     call: Call, account: Account, address: Address, asked: SourceHeaders, asynchronous: bool
-) -> LocalSource:
+) -> LocalSource | RecalledSource:
+    """Raises BlobError, BlobChanged."""
     ref = BlobRef(address.resource.container, address.resource.blob, address.query.get("snapshot", ""))
     if "snapshot" in address.query and parse_iso_ticks(ref.snapshot) is None:
         raise BlobError(ErrorCode.INVALID_HEADER_VALUE, header_name=SOURCE_HEADER)
@@ -183,15 +216,35 @@ async def _open_local(
             asynchronous=asynchronous,
         )  # fmt: skip
         before = await pools.read(_seal, opened.fd)
-        if asked.range is not None:
-            found = resolve(asked.range, opened.state.size)
-            return LocalSource(opened, pools, properties, found.offset, found.length, before)
-        blocks = await _blocks(account, ref, opened)
-        return LocalSource(opened, pools, properties, 0, opened.state.size, before, blocks)
+        part = resolve(asked.range, opened.state.size) if asked.range is not None else None
+        offset, size = (0, opened.state.size) if part is None else (part.offset, part.length)
+        blocks = await _blocks(account, ref, opened) if part is None else ()
+        source = LocalSource(opened, pools, properties, offset, size, before, blocks)
+        if properties.remote is None:
+            return source
+        recalled = await _recalled(call, account, ref, source)
     except BaseException:
         if opening.value is not None:
             opening.value.close()
         raise
+    if recalled is None:
+        return source
+    opened.close()
+    return recalled
+
+
+async def _recalled(call: Call, account: Account, ref: BlobRef, stub: LocalSource) -> RecalledSource | None:
+    """The source of a stub's bytes, of which the first are there; None when there are none to copy. Raises BlobError,
+    BlobChanged."""
+    properties = stub.properties
+    if properties.remote is None or not properties.remote.container:
+        raise lost()
+    stub.properties = replace(properties, remote=None)  # the copy's bytes are going to be here
+    if not stub.size:
+        return None
+    until = stub.offset + stub.size
+    recalled = await call.node.recalls.open(account.name, ref, properties.etag, stub.offset, until)
+    return RecalledSource(recalled, stub.pools, stub.properties, stub.offset, stub.size, stub.blocks)
 
 
 def _seal(fd: int) -> tuple[int, int]:

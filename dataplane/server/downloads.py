@@ -45,6 +45,11 @@ class CheckedRead:
         if self._md5 and self._crc64:
             raise BlobError(ErrorCode.BOTH_CHECKSUMS)
 
+    @property
+    def computes(self) -> bool:
+        """Whether the bytes are needed here; flags may be "false"."""
+        return self._md5 or self._crc64 or self._structured
+
     def check(self, part: ByteRange | None) -> None:
         """REST page "Get Blob": a checksum needs a range, of at most 4 MiB. Raises BlobError InvalidHeaderValue,
         OutOfRangeInput."""

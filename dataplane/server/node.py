@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dataplane.blobapi.authorization import AccountKeys, SasCache
 from dataplane.server.backgroundcopies import BackgroundCopies
+from dataplane.server.recalls import Recalls
 
 if TYPE_CHECKING:
     from dataplane.ipc.series import Observe
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from dataplane.server.access import AccessLog
     from dataplane.server.application import Application
     from dataplane.server.diskpool import DiskPools
+    from dataplane.server.heat import HeatFlusher
+    from dataplane.server.lowspace import LowSpace
     from dataplane.server.mountpools import MountPools
     from dataplane.store.commit import Job
     from dataplane.store.store import Store
@@ -80,8 +83,11 @@ class Node:
     observe: "Observe | None" = None  # counts a request in the slot
     access_log: "AccessLog | None" = None
     journal: "Journal | None" = None  # where changes are noted, when somebody reads that
+    heat: "HeatFlusher | None" = None  # writes what was read to the journal
+    low_space: "LowSpace | None" = None  # refuses writes on a full mount
     app: "Application" = field(init=False, repr=False)
     keys: Mapping[str, AccountKeys] = field(init=False)
+    recalls: Recalls = field(init=False, repr=False)  # of bytes that are in the cloud
     _last_tick: int = 0
     _behind: set["asyncio.Future[None]"] = field(default_factory=set, repr=False)
     _request_prefix: str = field(init=False, repr=False)
@@ -89,6 +95,7 @@ class Node:
 
     def __post_init__(self) -> None:
         self.keys = {name: account.keys for name, account in self.accounts.items()}
+        self.recalls = Recalls(self.settings.journal_directory)
         self._request_prefix = self.new_guid()[:24]
 
     def now(self) -> int:

@@ -13,10 +13,11 @@ from typing import Final
 
 from dataplane.blobapi import limits
 from dataplane.blobapi.authorization import Caller
-from dataplane.blobapi.message import FileBody, Request, Response
+from dataplane.blobapi.message import FileBody, RecallBody, Request, Response
 from dataplane.blobapi.operations import OperationSpec, api_name
 from dataplane.ipc.series import series_key
 from dataplane.server import access, refusals
+from dataplane.server.answer import body_length
 from dataplane.server.call import Body
 from dataplane.server.head import RawRequest
 from dataplane.server.node import Account, Node
@@ -61,7 +62,9 @@ class _Sending(Timings):
         now_ns, trace = time.perf_counter_ns(), self._trace
         trace.queue_ns += self.queue_ns
         trace.disk_ns += self.disk_ns
-        taken_by_client_ns = now_ns - self._since_ns - self.queue_ns - self.disk_ns
+        sent = self._response.body
+        cloud_ns = sent.waited_ns if isinstance(sent, RecallBody) else 0
+        taken_by_client_ns = now_ns - self._since_ns - self.queue_ns - self.disk_ns - cloud_ns
         spent = Spent(
             now_ns - trace.started_ns, trace.queue_ns, trace.disk_ns, self._body.waited_ns + taken_by_client_ns
         )
@@ -94,8 +97,10 @@ class Recorder:
                 trace.spec.operation if trace.spec else None, status, trace.code, caller.kind._value_ if caller else ""
             )
             observe(key, taken_ns, body.length or 0, length, trace.queue_ns, trace.disk_ns, body.waited_ns)
-        if length > limits.file_inline_bytes_max and response is not None and isinstance(response.body, FileBody):
-            response.body.sending = _Sending(self, trace, response, body, now_ns)
+        sent = response.body if response is not None else b""
+        if isinstance(sent, RecallBody) or (length > limits.file_inline_bytes_max and isinstance(sent, FileBody)):
+            assert response is not None
+            sent.sending = _Sending(self, trace, response, body, now_ns)
         elif taken_ns >= self._slow_ns or self._node.access_log is not None:
             spent = Spent(taken_ns, trace.queue_ns, trace.disk_ns, body.waited_ns)
             self.tell(trace, status, response, body, spent)
@@ -136,4 +141,4 @@ class Recorder:
 def _body_bytes(response: Response | None) -> int:
     if response is None:
         return 0
-    return response.body.length if isinstance(response.body, FileBody) else len(response.body)
+    return body_length(response)

@@ -3,19 +3,21 @@
 - bytes, and files up to 64 KiB that the page cache has: one write with the head, in this turn of the loop (outbox.py);
 - short cold files: read on a data thread, then the same;
 - longer files on plain TCP: FileTransfer (sendfile);
-- longer files on TLS: slices, read from the cache or on a thread, each taken by the client before the next is read.
+- longer files on TLS: slices, read from the cache or on a thread, each taken by the client before the next is read;
+- blobs that arrive from the cloud: the same, each slice as soon as it is there.
 
-A file's descriptor is closed on every path. Nothing of an answer is written before the first read of its file has
-succeeded where that read is short, so that a full pool or an I/O error still gets an answer of its own.
+A file's descriptor, or the recall, is closed on every path. Nothing of an answer is written before the first read of
+its file has succeeded where that read is short, so that a full pool or an I/O error still gets an answer of its own.
 """
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
 from dataplane.blobapi import limits
-from dataplane.blobapi.message import FileBody, Response
+from dataplane.blobapi.message import FileBody, RecallBody, Response
 from dataplane.server.answer import answer_head
 from dataplane.server.diskpool import DiskPool, DiskPools, busy
 from dataplane.server.options import ServerContext
@@ -29,6 +31,8 @@ def discard(response: Response) -> None:
     """Close what an answer holds that will not be sent."""
     if isinstance(response.body, FileBody):
         close_file(response.body)
+    elif isinstance(response.body, RecallBody):
+        response.body.close()
 
 
 class AnswerSender:
@@ -68,6 +72,8 @@ class AnswerSender:
         """
         self.begun = False
         body = response.body
+        if isinstance(body, RecallBody):
+            return self._send_recalled(response, body, head_only=head_only, close=close)
         if not isinstance(body, FileBody):
             head = answer_head(response, self._context.date, close=close)
             bare = head_only or response.status in _WITHOUT_BODY
@@ -170,6 +176,29 @@ class AnswerSender:
         if error is None or isinstance(error, Exception):
             self._sent(error)
 
+    def _send_recalled(self, response: Response, body: RecallBody, *, head_only: bool, close: bool) -> bool:
+        """`send` for a blob that arrives from the cloud."""
+        try:
+            head = answer_head(response, self._context.date, close=close)
+        except BaseException:
+            body.close()
+            raise
+        if head_only or response.status in _WITHOUT_BODY:
+            body.close()
+            self._write_soon(head, close)
+            return True
+        self.flush()
+        self._task = self._context.loop.create_task(self._send_arriving(head, body))
+        self._task.add_done_callback(lambda task: self._recalled_done(task, body))
+        return False
+
+    def _recalled_done(self, task: asyncio.Task[None], body: RecallBody) -> None:
+        self._task = None
+        error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+        body.close()
+        if error is None or isinstance(error, Exception):
+            self._sent(error)
+
     def _begin_transfer(self, head: bytes, body: FileBody) -> None:
         self._transfer = FileTransfer(
             self._context.loop,
@@ -196,16 +225,32 @@ class AnswerSender:
 
     async def _send_slices(self, head: bytes, body: FileBody) -> None:
         """TLS: read a slice, write it, wait until the transport has little left; constant memory."""
-        pools, quick = self._context.pools.of_file(body.fd), self._context.options.quick_reads
-        end = body.offset + body.length
+        pools, end = self._context.pools.of_file(body.fd), body.offset + body.length
         for offset in range(body.offset, end, limits.tls_slice_bytes_max):
             part = FileBody(body.fd, offset, min(limits.tls_slice_bytes_max, end - offset), body.sending)
-            data = read_cached(part, quick, self._context.file_buffer)
-            if data is None:
-                data = await (self._later_read(pools, part) if self.begun else self._first_read(pools, part))
-            self._write(bytes(data) if self.begun else b"".join((head, data)))
-            await self._writable()
-            self._progress()
+            await self._send_slice(head, pools, part)
+
+    async def _send_arriving(self, head: bytes, body: RecallBody) -> None:
+        """The same with what is there; what is not is waited for only when the client has taken the rest."""
+        at, until = body.offset, body.offset + body.length
+        while at < until:
+            since_ns = time.perf_counter_ns()
+            fd, end = await body.source.readable(at)
+            body.waited_ns += time.perf_counter_ns() - since_ns
+            pools = self._context.pools.of_file(fd)
+            while at < end:
+                part = FileBody(fd, at, min(limits.tls_slice_bytes_max, end - at), body.sending)
+                await self._send_slice(head, pools, part)
+                at += part.length
+
+    async def _send_slice(self, head: bytes, pools: DiskPools, part: FileBody) -> None:
+        """Read and write it, after the head when it is the first; returns when the client has taken enough of it."""
+        data = read_cached(part, self._context.options.quick_reads, self._context.file_buffer)
+        if data is None:
+            data = await (self._later_read(pools, part) if self.begun else self._first_read(pools, part))
+        self._write(bytes(data) if self.begun else b"".join((head, data)))
+        await self._writable()
+        self._progress()
 
     async def _first_read(self, pools: DiskPools, body: FileBody) -> bytes:
         """What decides about the answer's status. Raises BlobError ServerBusy, OperationTimedOut; FileTruncated."""

@@ -14,7 +14,7 @@ from typing import Final
 from dataplane.blobapi import batch, limits
 from dataplane.blobapi.batch import BatchAnswer, BatchPart
 from dataplane.blobapi.errors import BlobError, ErrorCode
-from dataplane.blobapi.message import FileBody, Response
+from dataplane.blobapi.message import Response
 from dataplane.blobapi.operations import Operation
 from dataplane.server.call import Call, Handler
 from dataplane.server.refusals import error_answer
@@ -56,7 +56,7 @@ async def _run(call: Call, part: BatchPart, turns: asyncio.Semaphore) -> BatchAn
 
 
 def _answer(content_id: str, response: Response) -> BatchAnswer:
-    assert not isinstance(response.body, FileBody), "no operation of a batch answers with a blob"
+    assert isinstance(response.body, bytes), "no operation of a batch answers with a blob"
     headers = list(response.headers)
     if response.body:
         headers.insert(0, ("Content-Length", str(len(response.body))))

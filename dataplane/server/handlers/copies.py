@@ -24,7 +24,7 @@ from dataplane.blobapi.message import Response
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState, CopyState, CopyStatus
 from dataplane.blobapi.operations import Operation
 from dataplane.server.call import Call, Handler
-from dataplane.server.copysource import LocalSource, Run, Source, open_source
+from dataplane.server.copysource import LocalSource, RecalledSource, Run, Source, open_source
 from dataplane.server.diskpool import DiskPools, Kept
 from dataplane.server.handlers.shared import (
     WRITE_ENCRYPTED,
@@ -384,7 +384,7 @@ class _PendingCopy:
 
 def _runner(node: Node, pools: DiskPools, source: Source) -> Run:
     """Where a copy's calls run, given the destination's pools. They take long, and wait for both file systems."""
-    if isinstance(source, LocalSource):
+    if isinstance(source, LocalSource | RecalledSource):
         pools = node.pools.across((pools, source.pools))
     return pools.data_pool.run_long
 

@@ -2,11 +2,13 @@
 
 One order of checks for all: the blob is there, the lease id fits, the conditions hold, the tier allows it, the range
 lies inside. A plain read of a local store needs no coroutine: its answer is a head and a descriptor (SYNC_HANDLERS);
-everything else takes the long way through the same functions.
+everything else takes the long way through the same functions. A stub is checked and described as any blob; only what
+sends bytes asks for them (recalls.py), and the answer's status waits for the first ones.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from dataplane.blobapi import leases, metadata, tiers
@@ -16,27 +18,46 @@ from dataplane.blobapi.copysource import observed
 from dataplane.blobapi.dates import parse_iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.leases import Use
-from dataplane.blobapi.message import FileBody, Response
+from dataplane.blobapi.message import FileBody, RecallBody, Response
 from dataplane.blobapi.model import BlobState
 from dataplane.blobapi.operations import Operation
 from dataplane.blobapi.ranges import ByteRange, parse_range, resolve
+from dataplane.ipc.recalls import WINDOW_BYTES_MAX
 from dataplane.server.call import Call, Handler, SyncHandler
-from dataplane.server.diskpool import Kept
+from dataplane.server.diskpool import Kept, busy
 from dataplane.server.downloads import CheckedRead, needs_bytes
 from dataplane.server.handlers.shared import blob_ref, entity, lease_id, tags_match
+from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, lost
+from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob
 
 
 async def get_blob(call: Call) -> Response:
     """REST page "Get Blob"."""
-    ref, opening = checked_ref(call), Kept(call.store.open_blob)
+    ref = checked_ref(call)
+    for _ in range(LOOKS_COUNT_MAX):
+        try:
+            response = await _looked_at(call, ref)
+        except BlobChanged:  # between our look and the sidecar's
+            continue
+        _note_read(call, ref)
+        return response
+    raise busy()
+
+
+async def _looked_at(call: Call, ref: BlobRef) -> Response:
+    """The answer as the blob is now. Raises BlobChanged when its bytes were to be recalled and it is another."""
+    opening = Kept(call.store.open_blob)
     try:
         opened = await call.read(opening, ref)
         if opened is None:
             raise await _absent(call)
-        if not needs_bytes(call.request.headers):
+        if opened.state.properties.remote is not None:
+            response = await _recalled_answer(call, ref, opened)
+        elif not needs_bytes(call.request.headers):
             return _plain_answer(call, opened)
-        response = await _checked_answer(call, opened)
+        else:
+            response = await _checked_answer(call, opened)
     except BaseException:
         if opening.value is not None:
             opening.value.close()
@@ -50,14 +71,27 @@ def get_blob_now(call: Call) -> Response | None:
     """The same at once, for reads that look at no byte."""
     if needs_bytes(call.request.headers):
         return None
-    opened = call.store.open_blob(checked_ref(call))
+    ref = checked_ref(call)
+    opened = call.store.open_blob(ref)
     if opened is None:
         raise _absent_in(call, call.store.container(call.request.resource.container) is not None)
+    if opened.state.properties.remote is not None:
+        opened.close()
+        return None
     try:
-        return _plain_answer(call, opened)
+        response = _plain_answer(call, opened)
     except BaseException:
         opened.close()
         raise
+    _note_read(call, ref)
+    return response
+
+
+def _note_read(call: Call, ref: BlobRef) -> None:
+    """Tell the journal, when there is one, that a blob was read: what is read stays on the node."""
+    journal = call.node.journal
+    if journal is not None and not ref.snapshot:
+        journal.read(call.account.name, ref.container, ref.name)
 
 
 async def get_blob_properties(call: Call) -> Response:
@@ -118,6 +152,47 @@ async def _checked_answer(call: Call, opened: OpenBlob) -> Response:
     return Response(200 if part is None else 206, _headers(call, state, part) + more, body)
 
 
+async def _recalled_answer(call: Call, ref: BlobRef, opened: OpenBlob) -> Response:
+    """The same for a stub. The first bytes can be read when this returns. Raises BlobError, BlobChanged."""
+    checked = CheckedRead(call.request.headers)
+    state, part = _prepared(call, opened.state)
+    checked.check(part)
+    status, headers = 200 if part is None else 206, _headers(call, state, part)
+    offset, length = (0, state.size) if part is None else (part.offset, part.length)
+    if not length:
+        more, body = await checked.answer(call, opened.fd, 0, 0)
+        return Response(status, headers + more, body)
+    recalls = call.node.recalls
+    recalled = await recalls.open(call.account.name, ref, state.properties.etag, offset, offset + length)
+    if not checked.computes:
+        return Response(status, headers, RecallBody(recalled, offset, length))
+    try:
+        more, body = await _checked_recall(call, checked, recalled, offset, length)
+    finally:
+        recalled.close()
+    return Response(status, headers + more, body)
+
+
+async def _checked_recall(
+    call: Call, checked: CheckedRead, recalled: Recalled, offset: int, length: int
+) -> tuple[list[tuple[str, str]], bytes | FileBody]:
+    """What downloads.py computes of bytes that are in the cloud: they have to be in a file first, all of them."""
+    if length <= WINDOW_BYTES_MAX:
+        fd = await recalled.whole(offset)
+        return await checked.answer(call, fd, offset, length)
+    staging = Kept(partial(StagedFile.create, call.store.mount))
+    try:
+        staged = await call.blocking(staging)
+        while staged.size < length:
+            at = offset + staged.size
+            fd, end = await recalled.readable(at)
+            await call.blocking(staged.copy_from, fd, at, end - at)
+        return await checked.answer(call, staged.fd, 0, length)
+    finally:
+        if staging.value is not None:
+            call.node.behind(call.pools, staging.value.discard)
+
+
 def _prepared(call: Call, state: BlobState) -> tuple[BlobState, ByteRange | None]:
     """The state to describe and the bytes to send. Raises BlobError for whatever forbids the read."""
     state = _check(call, state)
@@ -127,19 +202,27 @@ def _prepared(call: Call, state: BlobState) -> tuple[BlobState, ByteRange | None
 
 
 def _headers(call: Call, state: BlobState, part: ByteRange | None) -> list[tuple[str, str]]:
-    return blob_headers(state, call.version, call.now, head=False, part=part, overrides=call.caller.overrides)
+    return blob_headers(
+        state, call.version, call.now, head=False, part=part, overrides=call.caller.overrides,
+        residency=call.node.journal is not None,
+    )  # fmt: skip
 
 
 def _properties_answer(call: Call, state: BlobState) -> Response:
     state = _check(call, state)
-    headers = blob_headers(state, call.version, call.now, head=True, overrides=call.caller.overrides)
+    headers = blob_headers(
+        state, call.version, call.now, head=True, overrides=call.caller.overrides,
+        residency=call.node.journal is not None,
+    )  # fmt: skip
     return Response(200, headers, content_length=state.size)
 
 
 def _check(call: Call, state: BlobState) -> BlobState:
     """Lease and conditions of a read; returns the state as it is now. Raises BlobError: those of leases, and 304 or
-    412 ConditionNotMet."""
+    412 ConditionNotMet; 503 for a stub without a record."""
     properties = state.properties
+    if properties.remote is not None and not properties.remote.container:
+        raise lost()
     leases.check_blob_use(state.lease, lease_id(call), call.now, properties.last_modified, Use.READ)
     conditions = parse_conditions(call.request.headers)
     check_read(conditions, properties.etag, properties.last_modified, properties.tags, tags_match)
