@@ -29,7 +29,7 @@ from agent.offload.source import source_of
 from agent.offload.states import Hold, Residency
 from agent.offload.templates import Target
 from agent.offload.transport import Errand
-from agent.offload.upload import Conflict, Guard, Outcome, Policy, delete, upload
+from agent.offload.upload import WHOLE_BYTES_MAX, Conflict, Guard, Outcome, Policy, delete, upload
 from dataplane.blobapi.errors import BlobError
 from dataplane.store.errors import FormatTooNew, NameNotStorable, StoreError
 from dataplane.store.store import BlobRef, Store
@@ -93,10 +93,6 @@ class Delivery:
         if not decision.upload:
             await self._queue(lambda queue: queue.kept(row, seen))
             return False
-        if seen.etag == row.copied_etag and row.copied_at:
-            copy = Copy(seen.etag, row.cloud_etag, row.cloud_container, row.cloud_name, row.copied_at)
-            await self._queue(lambda queue: queue.changed(row, seen, decision.turn, now) and queue.copied(row, copy))
-            return False
         known = row.etag == seen.etag and row.residency is Residency.QUEUED
         if known and decision.due_at <= now:
             return True
@@ -105,23 +101,28 @@ class Delivery:
         return current and decision.due_at <= now and in_order  # else it waits for its turn among the others
 
     async def _send(self, store: Store, row: Row, looked: Looked, errand: Errand) -> bool:
-        target = looked.decision.target
+        """Send what the cloud lacks. A version that the queue knows to be there is compared, not believed: another may
+        have been sent meanwhile, and tags and tier change without a new ETag."""
+        target, seen = looked.decision.target, looked.seen
         assert target is not None
+        known = bool(row.copied_at) and seen.etag == row.copied_etag
+        if known:  # it stays where it is, whatever the rule says by now
+            target = Target(row.cloud_container, row.cloud_name, target.tier)
         here = (row.cloud_container, row.cloud_name) == (target.container, target.name)
         guard = Guard(row.cloud_etag if here and row.copied_at else "", Policy(looked.decision.conflict))
         source = source_of(store, BlobRef(row.container, row.name), looked.blob)
-        unknown = not row.copied_at and looked.seen.modified_ns < self._known_since
-        work = functools.partial(
-            upload, self._cloud, source, target, guard, errand, node=self._node, again=row.attempts > 0 or unknown
-        )
-        async with self._gate.upload(target, looked.seen.size):
+        forgotten = not row.copied_at and seen.modified_ns < self._known_since
+        alike = bool(guard.cloud_etag) and row.size == seen.size > WHOLE_BYTES_MAX  # perhaps only described anew
+        again = row.attempts > 0 or forgotten or known or alike
+        work = functools.partial(upload, self._cloud, source, target, guard, errand, node=self._node, again=again)
+        async with self._gate.upload(target, seen.size, errand):
             try:
                 sent = await self._on_thread(work, errand)
             except CloudFailed:
                 await self._queue(lambda queue: self._spend(queue, errand.bytes_sent))
                 raise
         self._tell_conflict(target, sent, guard.policy)
-        copy = Copy(looked.seen.etag, sent.cloud_etag, target.container, target.name, time.time_ns())
+        copy = Copy(seen.etag, sent.cloud_etag, target.container, target.name, time.time_ns())
 
         def report(queue: Queue) -> None:
             self._spend(queue, sent.bytes_sent)

@@ -43,7 +43,9 @@ PAUSED: Final = "paused"  # in the queue's settings
 BUG: Final = "bug"  # the failure of a row that met one of ours
 BUG_RETRY_SECONDS: Final = 900.0
 STALLED_SECONDS_MAX: Final = 900.0  # a delivery that sends nothing for so long is stopped, and begun again
-STUCK_SECONDS: Final = 60.0  # one that sends nothing for so long, as its mount hangs, does not take another's place
+STUCK_SECONDS: Final = (
+    60.0  # one that sends nothing for so long, as its mount hangs, takes neither another's place nor memory
+)
 
 
 class Running(Errand):
@@ -145,7 +147,10 @@ class Engine:
 
     def _stop_stalled(self) -> None:
         for errand in self.running.values():
-            if time.monotonic() - errand.moved_at > STALLED_SECONDS_MAX:
+            quiet = time.monotonic() - errand.moved_at
+            if quiet > STUCK_SECONDS:
+                self.gate.give_back(errand)
+            if quiet > STALLED_SECONDS_MAX:
                 errand.stop()
 
     async def _start_some(self, nursery: trio.Nursery) -> None:

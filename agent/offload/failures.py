@@ -180,6 +180,16 @@ CODES: Final[dict[str, tuple[Kind, str]]] = {
         "{blob}: the bytes here do not have the MD5 that was recorded, by us or by a client, and are not sent: look at "
         "the disk; restore the blob, write it again, or mend its Content-MD5",
     ),
+    "BytesAway": (Kind.OPERATOR, "{blob} is a stub here: it has no bytes to send"),
+    "StubLost": (
+        Kind.OPERATOR,
+        "{blob}: the stub here has lost what it stands for: `blobedge reconcile --repair` mends it from the cloud",
+    ),
+    "CopyGone": (
+        Kind.OPERATOR,
+        "{account}: {blob} is not there with the content that the stub here stands for, and its bytes are nowhere "
+        "else: bring them back there (an older version, a soft delete), or write the blob again",
+    ),
     "MetadataTooLarge": (Kind.POISON, _NEVER),
     "NotVerified": (Kind.NOW, "{account}: {blob} was taken, but is not there as it was sent"),
     "ChangesAllTheTime": (Kind.LATER, "{blob} is changed in {account} all the time by somebody else"),

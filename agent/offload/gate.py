@@ -2,6 +2,8 @@
 
 A fault that is true for every blob of a container (a refused credential, a container that is not there) blocks it: the
 blobs after the first get the same answer without a request, until an operator retries or the credential's file changes.
+An upload that does not get on, as its mount hangs, has its memory taken back (`give_back`): it holds what nobody has
+filled yet, and the others must not wait for it.
 """
 
 import contextlib
@@ -19,6 +21,7 @@ from agent.offload.queries import Total
 from agent.offload.rows import Row
 from agent.offload.states import Residency
 from agent.offload.templates import Target
+from agent.offload.transport import Errand
 
 MEMORY_BYTES_MAX: Final = 24 << 20  # of contents in memory at one time: a small blob whole, a large one in pieces
 LARGE_BYTES: Final = 1 << 20  # what a large one costs
@@ -43,7 +46,7 @@ class Gate:
 
     def __init__(self, queue: AsyncQueue) -> None:
         self._queue: Final = queue
-        self._memory = 0
+        self._memory: dict[Errand, int] = {}  # what each upload may hold
         self._freed = trio.lowlevel.ParkingLot()
         self._fuses: dict[tuple[str, str], Fuse] = {}
         self._totals: list[Total] = []
@@ -63,14 +66,14 @@ class Gate:
         await self._queue(lambda queue: queue.remember(fuse.CONFIRMED, str(until)))
 
     @contextlib.asynccontextmanager
-    async def upload(self, target: Target, size: int) -> AsyncIterator[None]:
+    async def upload(self, target: Target, size: int, errand: Errand) -> AsyncIterator[None]:
         """Around an upload of `size` bytes. Raises CloudFailed when nothing may go to the container."""
         cost = size if size <= blocks.SMALL_BYTES_MAX else LARGE_BYTES
         self.check(target)
-        while self._memory and self._memory + cost > MEMORY_BYTES_MAX:
+        while (held := sum(self._memory.values())) and held + cost > MEMORY_BYTES_MAX:
             await self._freed.park()
             self.check(target)
-        self._memory += cost
+        self._memory[errand] = cost
         self.under_way += 1
         try:
             yield
@@ -78,9 +81,8 @@ class Gate:
             self._block(target, failed.fault)
             raise
         finally:
-            self._memory -= cost
             self.under_way -= 1
-            self._freed.unpark_all()
+            self.give_back(errand)
 
     @contextlib.asynccontextmanager
     async def delete(self, row: Row, target: Target, percent_max: float) -> AsyncIterator[None]:
@@ -96,6 +98,11 @@ class Gate:
         finally:
             self.under_way -= 1
         self._fuses[row.account, row.container].done(time.monotonic())
+
+    def give_back(self, errand: Errand) -> None:
+        """Count its memory as free: it ended, or it hangs."""
+        if self._memory.pop(errand, 0):
+            self._freed.unpark_all()
 
     def check(self, target: Target) -> None:
         """Raises CloudFailed when nothing may go to the container."""

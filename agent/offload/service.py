@@ -9,6 +9,7 @@
 Every part may be cancelled anywhere: what is not in the queue yet is in the journals, or on the mount.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -33,6 +34,7 @@ from agent.offload.delivery import Delivery
 from agent.offload.engine import Engine
 from agent.offload.failures import Kind
 from agent.offload.gate import Gate
+from agent.offload.identity import identity
 from agent.offload.jobs import Jobs
 from agent.offload.linkwatch import LinkWatch
 from agent.offload.look import Stores
@@ -91,9 +93,9 @@ async def _once(config: Config, say: Say) -> None:
     directory = journals.parent
     queue = await _open(directory / QUEUE_FILE)
     try:
-        cloud = await trio.to_thread.run_sync(Cloud, cloud_settings(config.cloud))
-        parts = await _Parts.make(config, config.offload, queue, cloud, journals)
-        await parts.run(say)
+        with contextlib.closing(await trio.to_thread.run_sync(Cloud, cloud_settings(config.cloud))) as cloud:
+            parts = await _Parts.make(config, config.offload, queue, cloud, journals)
+            await parts.run(say)
     except* DamagedDatabase as group:
         aside = await queue.set_aside(int(time.time()))
         log.error("%s; it is now %s", _first(group), aside)
@@ -141,7 +143,8 @@ class _Parts:
         await gate.load()
         pace = await _pace(offload, queue)
         known_since = await queue(_known_since)
-        delivery = Delivery(queue, stores, rules, cloud, gate, pace, offload.node_name(), known_since)
+        node = await trio.to_thread.run_sync(identity, journals.parent, offload.node_name())
+        delivery = Delivery(queue, stores, rules, cloud, gate, pace, node, known_since)
         host, port = host_and_port(cloud.settings.endpoint)
         watch = LinkWatch(host, port, _tls(cloud.settings))
         engine = Engine(queue, delivery, gate, pace, watch, offload.uploads_count_max)

@@ -24,7 +24,9 @@ TROUBLE_MIN: Final = 3  # failures of the service in a row, with no success betw
 SECOND_NS: Final = 1_000_000_000
 
 #: Failures that are of a file or of our own making, and say nothing of the service.
-_OURS: Final = frozenset({"ReadFailed", "SourceChanged", "SourceDamaged", "Cancelled", "PaceClosed"})
+_OURS: Final = frozenset(
+    {"ReadFailed", "SourceChanged", "SourceDamaged", "BytesAway", "StubLost", "Cancelled", "PaceClosed"}
+)
 _HOLDS: Final = {Kind.OPERATOR: Hold.OPERATOR, Kind.CONFLICT: Hold.OPERATOR, Kind.POISON: Hold.POISON}
 
 

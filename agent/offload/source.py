@@ -4,6 +4,9 @@ A blob that we write is replaced by rename, so an open descriptor is one version
 file in place; then its seal (inode, size, mtime) changes. So the seal is compared before and after reading, and the MD5
 of what was read must be the recorded one when there is one. Bytes that pass neither are never sent as good:
 SourceChanged when the blob has another ETag by now, else SourceDamaged (bit rot, or a write that hid its mtime).
+The MD5 of a blob that was made of blocks proves nothing: Put Block List stores what the client says, unseen.
+
+A stub has no bytes to send: whoever asks for some gets BytesAway, whatever he believed to have.
 """
 
 import hashlib
@@ -46,12 +49,22 @@ class Source:
         """`md5`: of all that was read. Raises CloudFailed when it is not of the version that was opened."""
         self.check(request)
         recorded = self.properties.content_md5
-        if recorded is not None and recorded != md5:
-            same = self.etag_now() == self.properties.etag
-            raise found("SourceDamaged" if same else "SourceChanged", request)
+        if recorded is None or recorded == md5:
+            return
+        if self.etag_now() != self.properties.etag:
+            raise found("SourceChanged", request)
+        if not self.properties.block_list:
+            raise found("SourceDamaged", request)
+
+    def check_here(self, request: Request) -> None:
+        """Raises CloudFailed BytesAway for a stub."""
+        if self.properties.remote is not None:
+            raise found("BytesAway", request)
 
     def read(self, offset: int, size: int, request: Request) -> bytes:
-        """Exactly these bytes. Raises CloudFailed ReadFailed, or SourceChanged when the file has become shorter."""
+        """Exactly these bytes. Raises CloudFailed ReadFailed, SourceChanged when the file has become shorter, and
+        BytesAway for a stub."""
+        self.check_here(request)
         pieces = []
         while size:
             try:

@@ -11,6 +11,9 @@ carries the MD5 of its bytes, which the service checks. Guarantees, whatever fai
 - An Outcome says that Get Blob Properties, after the commit, showed the ETag of that commit, the length, the MD5, and
   every property and metadata entry. A service that lies about a commit is found out: NotVerified.
 - What is sent is one version of the blob (source.py), or nothing is committed.
+- Bytes that the cloud has are not sent again. A version of which only properties, metadata, tags or tier are new is
+  described there (describe.py), under the same guard and the same verification. A stub's is never sent otherwise: when
+  the cloud has not what it stands for, that is CopyGone.
 
 Memory: a small blob's bytes, or a piece for each block in flight. Rejected: the SDK's upload_blob for large blobs:
 random block ids, so nothing to resume with, and a buffer for each block.
@@ -25,18 +28,21 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from azure.core import MatchConditions
-from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, StandardBlobTier
+from azure.storage.blob import BlobBlock, BlobClient, StandardBlobTier
 
-from agent.offload import blocks, keep
+from agent.offload import blocks, describe, keep
 from agent.offload.cloud import Cloud
 from agent.offload.failures import CloudFailed, Kind, Request, found
 from agent.offload.source import Source
 from agent.offload.transport import Errand, FileBody
-from agent.offload.verify import DEFAULT_TYPE, ETAG, Facts, Seen, Wanted, difference, wanted
+from agent.offload.verify import BLOCK_BLOB, ETAG, Facts, Seen, Wanted, difference, wanted
 
 BLOCKS_IN_FLIGHT: Final = 4
 ROUNDS_MAX: Final = 5  # of somebody else changing the blob between our look and our commit
 ABSENT: Final = ""  # as a condition: there must be no blob
+#: A blob up to here is sent whole although only its properties changed: one request, where a description takes more,
+#: each of which costs what these bytes do.
+WHOLE_BYTES_MAX: Final = 64 * 1024
 
 
 class Policy(StrEnum):
@@ -68,9 +74,9 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A verified upload. `bytes_sent`: of bodies, 0 when the cloud had it already; `kept_as`: where somebody else's
-    version is now, "" when there was none or the policy keeps none; `replaced`: the ETag of theirs that ours took the
-    place of, "" for none."""
+    """A verified upload. `md5`: of the bytes; `bytes_sent`: of bodies, 0 when the cloud had it already; `kept_as`:
+    where somebody else's version is now, "" when there was none or the policy keeps none; `replaced`: the ETag of
+    theirs that ours took the place of, "" for none."""
 
     cloud_etag: str
     md5: bytes
@@ -98,12 +104,13 @@ def upload(
     again: bool = False,
     blocks_in_flight: int = BLOCKS_IN_FLIGHT,
 ) -> Outcome:
-    """Send a version and verify it. `node`: the name of this node. `again`: an earlier try failed, so look first.
+    """Send a version and verify it. `node`: who this is (identity.py). `again`: look first, as an earlier try failed,
+    or the cloud may have all or the bytes of it.
 
     Raises CloudFailed with what to do, Conflict among them; afterwards the cloud has the version that it had, or ours.
     """
     work = _Upload(cloud, source, target, guard, errand, node, blocks_in_flight)
-    return work.run(again or work.large)
+    return work.run(again or work.large or source.properties.remote is not None)
 
 
 class _Upload:
@@ -128,6 +135,7 @@ class _Upload:
         self.blocks_in_flight = blocks_in_flight
         self.large = source.size > blocks.SMALL_BYTES_MAX
         self.want: Wanted | None = None
+        self.md5: bytes | None = None  # of the source's bytes, once they were read
         self.kept_as = ""
         self.replaced = ""  # by our commit, if that one is admitted
 
@@ -139,6 +147,7 @@ class _Upload:
     def run(self, look_first: bool) -> Outcome:
         self.source.check_version(self._request("Put Blob", "w"))
         condition = self.guard.cloud_etag
+        seen = None
         if look_first:
             seen = self._look()
             if seen is not None and self._is_done(seen):
@@ -146,7 +155,7 @@ class _Upload:
             condition = self._admitted(seen, condition)
         for _ in range(ROUNDS_MAX):
             try:
-                return self._verified(self._send_large(condition) if self.large else self._send_small(condition))
+                return self._verified(self._commit_version(seen, condition))
             except CloudFailed as failed:
                 seen = self._look_after(failed)
             if seen is not None and self._is_done(seen):
@@ -196,13 +205,66 @@ class _Upload:
             seen = self._look()  # it changed while it was copied
         raise found("ChangesAllTheTime", self._request("Copy Blob", "wr"))
 
+    def _commit_version(self, seen: Seen | None, condition: str) -> str:
+        """Bring the cloud from `seen` to our version, with as few bytes as that takes; its ETag there."""
+        if seen is not None and seen.etag == condition and self._has_bytes(seen):
+            try:
+                self.want = self._wants(seen.facts)
+                return describe.describe(self.cloud, lambda: self.blob, self.want, seen, self.errand)
+            except CloudFailed as failed:
+                if self.source.properties.remote is not None or not describe.refused_archived(failed):
+                    raise
+        if self.source.properties.remote is not None:
+            raise found("CopyGone", self._request("Get Blob Properties", "r"))
+        return self._send_large(condition) if self.large else self._send_small(condition)
+
+    def _has_bytes(self, seen: Seen) -> bool:
+        """Whether the cloud has the bytes of our version, which are then described only. Reads them here when the copy
+        is of another version; what somebody else wrote is not believed to have the MD5 that it says."""
+        there = seen.md5
+        if there is None or (seen.facts.size, seen.facts.blob_type) != (self.source.size, BLOCK_BLOB):
+            return False
+        if self.source.properties.remote is not None:
+            return self._md5_here(seen) == there
+        if self.source.size <= WHOLE_BYTES_MAX or not self._is_ours(seen):
+            return False
+        if self.large and self.md5 is None and self.source.properties.content_md5 not in (None, seen.facts.md5):
+            return False  # without reading it all for nothing
+        return self._md5_here(seen) == there
+
+    def _md5_here(self, seen: Seen) -> bytes:
+        """The MD5 of our bytes: as a stub says it, as the verified copy of this very version says it, or as read."""
+        if self.md5 is None:
+            remote = self.source.properties.remote
+            if remote is not None:
+                self.md5 = remote.md5
+            elif self._is_copy(seen) and seen.md5 is not None:
+                self.md5 = seen.md5
+            else:
+                request = self._request("Get Blob Properties", "r")
+                md5 = self.source.hash(0, self.source.size, request)
+                self.source.check(request)
+                self.md5 = md5
+        return self.md5
+
+    def _is_ours(self, seen: Seen) -> bool:
+        return seen.etag == self.guard.cloud_etag or seen.written_by(self.node)
+
+    def _is_copy(self, seen: Seen) -> bool:
+        """Whether this is the copy that the queue knows, of the version that is here."""
+        mine = (self.source.properties.etag, self.source.size)
+        return seen.etag == self.guard.cloud_etag and seen.intact and (seen.ours(ETAG), seen.facts.size) == mine
+
     def _send_small(self, condition: str) -> str:
-        """One Put Blob; the cloud's ETag of it."""
+        """One Put Blob; the cloud's ETag of it. Put Blob checks the MD5 that it stores, so one that a client made up
+        goes by way of a block list."""
         request = self._request("Put Blob", self._permissions())
         data = self.source.read(0, self.source.size, request)
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
         self.source.check_md5(md5, request)
         want = self._wanted(md5)
+        if want.facts.md5 != md5:
+            return self._send_large(condition)
         return self._commit(
             request,
             lambda: self.blob.upload_blob(
@@ -295,22 +357,25 @@ class _Upload:
         if self.want is None:
             if seen.ours(ETAG) != self.source.properties.etag or seen.facts.size != self.source.size:
                 return False
-            request = self._request("Get Blob Properties", "r")
-            md5 = self.source.hash(0, self.source.size, request)
-            self.source.check_md5(md5, request)
+            md5 = self._md5_here(seen)
+            if seen.md5 != md5:
+                return False
             self._wanted(md5)
         assert self.want is not None
         return not difference(self.want, seen)
 
     def _wanted(self, md5: bytes) -> Wanted:
-        want = wanted(self.source.size, md5, self.source.properties, self.target.tier, self.node)
-        self.want = want
-        return want
+        self.md5 = md5
+        self.want = self._wants(None)
+        return self.want
+
+    def _wants(self, before: Facts | None) -> Wanted:
+        assert self.md5 is not None
+        return wanted(self.source.size, self.md5, self.source.properties, self.target.tier, self.node, before)
 
     def _outcome(self, etag: str) -> Outcome:
-        assert self.want is not None
-        assert self.want.facts.md5 is not None
-        return Outcome(etag, self.want.facts.md5, self.errand.bytes_sent, self.kept_as, self.replaced)
+        assert self.md5 is not None
+        return Outcome(etag, self.md5, self.errand.bytes_sent, self.kept_as, self.replaced)
 
     def _look(self) -> Seen | None:
         return self.cloud.look(self.blob, self._request("Get Blob Properties", "r"), self.errand)
@@ -346,15 +411,7 @@ def delete(cloud: Cloud, target: Target, guard: Guard, errand: Errand, *, node: 
 
 def _described(want: Wanted) -> dict[str, Any]:
     """Everything but the bytes, as the SDK takes it."""
-    facts: Facts = want.facts
-    settings = ContentSettings(
-        content_type=facts.content_type or DEFAULT_TYPE,
-        content_encoding=facts.content_encoding or None,
-        content_language=facts.content_language or None,
-        content_disposition=facts.content_disposition or None,
-        cache_control=facts.cache_control or None,
-        content_md5=bytearray(facts.md5 or b""),
-    )
+    settings = describe.content_settings(want.facts)
     described: dict[str, Any] = {"content_settings": settings, "metadata": dict(want.metadata)}
     if want.tags:
         described["tags"] = dict(want.tags)
@@ -367,4 +424,4 @@ def _condition(etag: str) -> dict[str, Any]:
     """If-Match, or If-None-Match: * for ABSENT."""
     if etag == ABSENT:
         return {"match_condition": MatchConditions.IfMissing}
-    return {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
+    return describe.condition(etag)
