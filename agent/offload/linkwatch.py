@@ -35,10 +35,12 @@ class LinkWatch:
         self._tls: Final = tls
         self.on_down: Callable[[], None] = lambda: None
         self.on_up: Callable[[], None] = lambda: None
+        self.downs: list[Callable[[], None]] = []  # called after on_down, by whom else it ends
         self._addresses: list[str] = []
         self._resolved_at = float("-inf")
         self._moved_at = time.monotonic()
         self.busy = 0  # requests under way
+        self.reading = False  # whether bytes are on their way here
         self.state = LinkState(since=time.monotonic())
 
     def moved(self) -> None:
@@ -63,7 +65,7 @@ class LinkWatch:
                 if self.state.probe_due(now):
                     passed = await self._probe()
                     self._take(link.after_probe(self.state, passed, now, time.monotonic()))
-            elif self.busy and now - self._moved_at > SUSPECT_SECONDS:
+            elif (self.busy or self.reading) and now - self._moved_at > SUSPECT_SECONDS:
                 await self._suspect()
             elif now - self._resolved_at > ADDRESSES_SECONDS:
                 self._resolved_at = now
@@ -103,6 +105,8 @@ class LinkWatch:
         )
         if state.link is Link.OFFLINE:
             self.on_down()
+            for also in self.downs:
+                also()
         else:
             self.moved()
             self.on_up()

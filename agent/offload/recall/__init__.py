@@ -1,0 +1,1 @@
+"""Bytes that come back from the cloud, for readers and for good. See recalls.py."""

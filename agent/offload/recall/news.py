@@ -1,0 +1,42 @@
+"""What the queue hears of recalls."""
+
+from typing import Final, Protocol
+
+from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.database import Queue
+from agent.offload.failures import Kind
+from agent.offload.recall.shelf import Key
+from agent.offload.rows import Failure
+from agent.offload.states import Hold
+
+
+class News(Protocol):
+    """Who is told what became of a stub."""
+
+    async def arrived(self, key: Key) -> None:
+        """Its bytes are here again, verified."""
+        ...
+
+    async def missing(self, key: Key, text: str) -> None:
+        """Its copy in the cloud is not there, or is another one."""
+        ...
+
+
+class QueueNews:
+    """Tells the queue, where the next look at the row finds it. Raises QueueError."""
+
+    def __init__(self, queue: AsyncQueue) -> None:
+        self._queue: Final = queue
+
+    async def arrived(self, key: Key) -> None:
+        await self._queue(lambda queue: queue.arrived(*key))
+
+    async def missing(self, key: Key, text: str) -> None:
+        failure = Failure(Kind.OPERATOR, text, Hold.OPERATOR)
+
+        def held(queue: Queue) -> None:
+            row = queue.find(key.account, key.container, key.name)
+            if row is not None:
+                queue.failed(row, failure)
+
+        await self._queue(held)

@@ -1,0 +1,396 @@
+"""Everybody who reads bytes that are in the cloud, over all workers: one recall for each version that is read.
+
+A recall is kept where there is room for the whole blob and `keep` says so (it does not in low-space mode): what was
+read stays, for others and for the next time, and once all of it arrived and has its MD5 it takes the place of the
+stub. Else bytes come in windows, each a file of its own that goes when its readers went on: disk is bounded by what is
+being read, and nothing stays. Readers of one window share it all the same.
+
+A recall without readers stays for IDLE_SECONDS, so that a client that comes back after a broken connection, or reads
+range after range, goes on where it was. While the link is down nothing waits for time-outs.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Protocol
+
+import trio
+
+from agent.offload.cloud import Cloud
+from agent.offload.failures import CloudFailed, Kind
+from agent.offload.link import Link
+from agent.offload.linkwatch import LinkWatch
+from agent.offload.recall.fetch import CloudCopy, Fetcher
+from agent.offload.recall.news import News
+from agent.offload.recall.reasons import NotComing, not_coming, of_mount
+from agent.offload.recall.recall import Reader, Recall, Works
+from agent.offload.recall.shelf import Key, Space
+from dataplane.blobapi.errors import BlobError
+from dataplane.blobapi.model import Remote
+from dataplane.ipc.recalls import LAST_BYTES, WINDOW_BYTES_MAX, RecallError, Want
+from dataplane.store.errors import FormatTooNew, NameNotStorable, StoreError
+from dataplane.store.staging import StagedFile
+
+log = logging.getLogger("blobedge.offload")
+
+DOWNLOADS_COUNT_MAX: Final = 16  # at a time; each costs a thread and a piece of memory
+RECALLS_COUNT_MAX: Final = 256  # files that are open
+SPARE_BYTES: Final = 64 << 20  # stay free on a mount
+IDLE_SECONDS: Final = 60.0
+SWEEP_SECONDS: Final = 1.0
+STEP_BYTES_MAX: Final = 1 << 20  # a reader hears of progress by so much at least, but for the first bytes
+STEP_SECONDS: Final = 0.05  # or after so long
+STOP_SECONDS_MAX: Final = 0.4  # for dropping files when the sidecar ends
+MOUNT_ERRORS: Final = (StoreError, BlobError, OSError, KeyError, FormatTooNew, NameNotStorable)
+
+#: Told up to where bytes can be read; with the descriptor when it is another one than before, else -1.
+Tell = Callable[[int, int], Awaitable[None]]
+
+
+class ShelfLike(Protocol):
+    """What is needed of shelf.Shelf."""
+
+    async def find(self, account: str, container: str, name: str) -> tuple[Key, Remote]: ...
+    async def make(self, key: Key) -> Space: ...
+    async def swap(self, key: Key, remote: Remote, staged: StagedFile) -> str | None: ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the start."""
+
+    recalls: int = 0  # files that were begun
+    windows: int = 0  # of these, windows that are not kept
+    downloads: int = 0  # requests for a range of a blob
+    bytes: int = 0  # that came from the cloud
+    arrived: int = 0  # blobs that are here again
+    failures: dict[str, int] = field(default_factory=dict)  # by why
+
+
+class Recalls:
+    """All recalls of a node."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        shelf: ShelfLike,
+        watch: LinkWatch,
+        news: News,
+        *,
+        keep: Callable[[], bool] = lambda: True,
+        fetcher: Fetcher | None = None,
+        spare_bytes: int = SPARE_BYTES,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        """`keep`: whether what is recalled may stay, as the disk is now."""
+        self.keep = keep
+        self.counters: Final = Counters()
+        self._shelf: Final = shelf
+        self._watch: Final = watch
+        self._news: Final = news
+        self._fetcher: Final = fetcher or Fetcher(cloud)
+        self._spare_bytes: Final = spare_bytes
+        self._idle_seconds: Final = idle_seconds
+        self._kept: dict[Key, Recall] = {}
+        self._windows: dict[tuple[Key, int, int], Recall] = {}
+        self._done: list[Recall] = []  # to be closed when their readers have gone
+        self._opening: dict[Key, trio.Event] = {}
+        self._ready: Final = trio.Event()
+        self._works: Works | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        watch.downs.append(self._link_down)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            self._works = Works(
+                nursery,
+                trio.CapacityLimiter(DOWNLOADS_COUNT_MAX),
+                self._offline,
+                self._began,
+                self._moved,
+                self._watch.answered,
+                self._failed,
+                self._finished,
+            )
+            self._ready.set()
+            try:
+                while True:
+                    await trio.sleep(SWEEP_SECONDS)
+                    self._watch.reading = any(recall.active for recall in self._all())
+                    await self._drop_idle(time.monotonic() - self._idle_seconds)
+            finally:
+                nursery.cancel_scope.cancel()
+                await self._drop_all()
+
+    # --- for readers -------------------------------------------------------------------------------------------
+
+    async def read(self, reader: Reader, want: Want, tell: Tell) -> None:
+        """Tell of the bytes of a Want as they come, until all were told. Raises NotComing, and RecallError for a Want
+        that makes no sense."""
+        _check(want)
+        before = reader.recall
+        with _mount_judged():
+            recall = await self._attached(reader, want)
+        fd = recall.space.reading_fd if recall is not before else -1
+        told, end = want.offset, want.offset + want.length
+        proving = reader.whole and not recall.kept
+        last = max(want.offset, end - LAST_BYTES) if proving and end == recall.remote.size else end
+        while told < last:
+            told = await self._told(recall, reader, told, last, tell, fd)
+            fd = -1
+        if proving:
+            await _all(recall, reader, last, end)
+            with _mount_judged():
+                await recall.prove(reader, want.offset, end)
+        if told < end or not want.length:
+            await tell(end, fd)
+
+    def leave(self, reader: Reader) -> None:
+        """The reader wants nothing any more."""
+        if reader.recall is not None:
+            self._detach(reader.recall, reader)
+
+    async def bring(
+        self,
+        account: str,
+        container: str,
+        name: str,
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Have the whole blob here as a file. `progress` is told how many bytes have arrived. Returns at once for one
+        that is here. Raises NotComing."""
+        reader = Reader(whole=True)
+        try:
+            with _mount_judged():
+                key, remote = await self._shelf.find(account, container, name)
+                want = Want(*key, 0, min(remote.size, WINDOW_BYTES_MAX), remote.size)
+                recall = await self._attached(reader, want, must_keep=True)
+            told = 0
+            while not recall.ended.is_set() and told < remote.size:
+                told = await recall.more(reader, told, remote.size)
+                progress(told)
+            await recall.ended.wait()
+            if not recall.arrived:
+                raise recall.failure or not_coming("changed")
+        except NotComing as failure:
+            if failure.message.why != "changed":  # else it is here, or gone: to be looked at again
+                raise
+        finally:
+            self.leave(reader)
+
+    def document(self) -> dict[str, Any]:
+        """For status and metrics."""
+        alive = list(self._all())
+        return {
+            **asdict(self.counters),
+            "open": len(alive),
+            "readers": sum(len(recall.readers) for recall in alive),
+            "outstanding_bytes": sum(recall.outstanding for recall in alive if recall.readers),
+        }
+
+    async def _told(self, recall: Recall, reader: Reader, told: int, last: int, tell: Tell, fd: int) -> int:
+        """Tell of what came, in steps that grow: the first byte at once, many bytes in few messages."""
+        assert reader.want is not None
+        step = min(STEP_BYTES_MAX, told - reader.want.offset)
+        end = await recall.more(reader, told, last)
+        with trio.move_on_after(STEP_SECONDS):
+            while end < min(last, told + step):
+                end = await recall.more(reader, end, last)
+        await tell(end, fd)
+        return end
+
+    # --- which recall ------------------------------------------------------------------------------------------
+
+    async def _attached(self, reader: Reader, want: Want, *, must_keep: bool = False) -> Recall:
+        """The recall that has, or gets, what is wanted, with the reader attached to it."""
+        await self._ready.wait()
+        key = Key(want.account, want.container, want.name, want.etag)
+        before = reader.recall
+        recall = before if before is not None and before.key == key and before.kept and not before.dead else None
+        if recall is None:
+            recall = await self._recall_for(key, want, must_keep)
+        if want.offset + want.length > recall.remote.size or want.until > recall.remote.size:
+            raise RecallError("a Want beyond the blob's end")
+        if before is None or before.key != key or want.offset == 0:
+            reader.whole = want.offset == 0 and want.until == recall.remote.size
+            reader.md5, reader.hashed = Reader().md5, 0
+        if before is not None and before is not recall:
+            self._detach(before, reader)
+        recall.attach(reader, want)
+        return recall
+
+    async def _recall_for(self, key: Key, want: Want, must_keep: bool) -> Recall:
+        """One that is there, or a new one; whoever comes meanwhile waits for it."""
+        window = (key, want.offset, want.length)
+        while True:
+            found = self._kept.get(key) or (None if must_keep else self._windows.get(window))
+            if found is not None and not found.dead:
+                return found
+            if key not in self._opening:
+                break
+            await self._opening[key].wait()
+        opened = self._opening[key] = trio.Event()
+        try:
+            return await self._open(key, want, must_keep)
+        finally:
+            del self._opening[key]
+            opened.set()
+
+    async def _open(self, key: Key, want: Want, must_keep: bool) -> Recall:
+        if self._offline():
+            raise self._counted(not_coming("offline"))
+        if len(self._kept) + len(self._windows) >= RECALLS_COUNT_MAX:
+            await self._drop_idle(time.monotonic())
+            if len(self._kept) + len(self._windows) >= RECALLS_COUNT_MAX:
+                raise self._counted(not_coming("failed", "too many recalls at once", 5))
+        found, remote = await self._shelf.find(key.account, key.container, key.name)
+        if found != key:
+            raise not_coming("changed")
+        if want.offset + want.length > remote.size:
+            raise RecallError("a Want beyond the blob's end")
+        space = await self._shelf.make(key)
+        room = space.free_bytes - self._spare_bytes - self._promised(space.device)
+        kept = remote.size <= room and (must_keep or self.keep())
+        if not kept and (must_keep or want.length > room):
+            await trio.to_thread.run_sync(_discard, space)
+            raise self._counted(not_coming("space"))
+        low, high = (0, remote.size) if kept else (want.offset, want.offset + want.length)
+        assert self._works is not None
+        copy = CloudCopy(self._fetcher, remote, self._offline, self._try_failed)
+        recall = Recall(key, copy, space, low, high, self._works, kept=kept)
+        self.counters.recalls += 1
+        if kept:
+            self._kept[key] = recall
+        else:
+            self.counters.windows += 1
+            self._windows[key, want.offset, want.length] = recall
+        return recall
+
+    def _detach(self, recall: Recall, reader: Reader) -> None:
+        recall.detach(reader)
+        if not recall.kept and not recall.readers:
+            assert self._works is not None
+            self._forget(recall)
+            self._works.nursery.start_soon(self._close_done)
+
+    def _forget(self, recall: Recall) -> None:
+        """No new reader gets it."""
+        self._kept = {key: each for key, each in self._kept.items() if each is not recall}
+        self._windows = {key: each for key, each in self._windows.items() if each is not recall}
+        if recall not in self._done:
+            self._done.append(recall)
+
+    async def _drop_idle(self, before: float) -> None:
+        """Drop what nobody has read since `before` (monotonic)."""
+        for recall in self._all():
+            if not recall.readers and not recall.active and recall.idle_since <= before:
+                self._forget(recall)
+        await self._close_done()
+
+    async def _close_done(self) -> None:
+        closing = [recall for recall in self._done if not recall.readers and not recall.active]
+        self._done = [recall for recall in self._done if recall not in closing]
+        for recall in closing:
+            await trio.to_thread.run_sync(recall.close, abandon_on_cancel=True)
+
+    async def _drop_all(self) -> None:
+        """As the sidecar ends; what hangs is left behind, and found by leftovers.py."""
+        recalls = [*self._all(), *self._done]
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_SECONDS_MAX):
+            await trio.to_thread.run_sync(_close_all, recalls, abandon_on_cancel=True)
+
+    def _promised(self, device: int) -> int:
+        """Bytes that files which are open on the mount will still take."""
+        return sum(recall.outstanding for recall in self._all() if recall.space.device == device)
+
+    def _all(self) -> list[Recall]:
+        return [*self._kept.values(), *self._windows.values()]
+
+    # --- what happens to them ----------------------------------------------------------------------------------
+
+    def _offline(self) -> bool:
+        return self._watch.state.link is Link.OFFLINE
+
+    def _link_down(self) -> None:
+        for recall in self._all():
+            recall.link_down()
+
+    def _began(self) -> None:
+        self.counters.downloads += 1
+        self._watch.moved()
+        self._watch.reading = True
+
+    def _moved(self, count: int) -> None:
+        """On a downloading thread; a lost update of the count would only make a figure a little wrong."""
+        self.counters.bytes += count
+        self._watch.moved()
+
+    def _try_failed(self, failure: CloudFailed) -> None:
+        """On a downloading thread: what one try says of the link."""
+        if failure.fault.kind is Kind.LINK and failure.fault.code != "Cancelled" and self._token is not None:
+            self._token.run_sync_soon(self._watch.no_way)
+
+    def _counted(self, failure: NotComing) -> NotComing:
+        why = failure.message.why
+        self.counters.failures[why] = self.counters.failures.get(why, 0) + 1
+        return failure
+
+    def _failed(self, recall: Recall, failure: NotComing) -> None:
+        self._counted(failure)
+        if recall.dead:
+            self._forget(recall)
+        if failure.message.why != "offline":
+            log.warning("recall of %s/%s/%a: %s", *recall.key[:3], failure)
+        if failure.message.why == "missing":
+            assert self._works is not None
+            self._works.nursery.start_soon(self._news.missing, recall.key, str(failure))
+
+    async def _finished(self, recall: Recall) -> None:
+        """All bytes are there and right: in the stub's place with them."""
+        etag = None
+        try:
+            etag = await self._shelf.swap(recall.key, recall.remote, recall.space.staged)
+        except MOUNT_ERRORS as error:
+            recall.failure = self._counted(of_mount(error))
+            log.warning("recall of %s/%s/%a: %s", *recall.key[:3], error)
+        self._forget(recall)
+        if etag is not None:
+            recall.arrived = True
+            self.counters.arrived += 1
+            await self._news.arrived(recall.key._replace(etag=etag))
+
+
+@contextmanager
+def _mount_judged() -> Iterator[None]:
+    """What a mount does, or a configuration that was changed, as NotComing."""
+    try:
+        yield
+    except MOUNT_ERRORS as error:
+        raise of_mount(error) from error
+
+
+async def _all(recall: Recall, reader: Reader, start: int, end: int) -> None:
+    """Until these bytes have arrived. Raises NotComing."""
+    while start < end:
+        start = await recall.more(reader, start, end)
+
+
+def _check(want: Want) -> None:
+    """Raises RecallError for a Want that makes no sense, whatever the blob is."""
+    if want.length > WINDOW_BYTES_MAX or want.until < want.offset + want.length:
+        raise RecallError("a Want that is too long, or goes on beyond its own end")
+
+
+def _close_all(recalls: Sequence[Recall]) -> None:
+    for recall in recalls:
+        recall.close()
+
+
+def _discard(space: Space) -> None:
+    os.close(space.reading_fd)
+    space.staged.discard()

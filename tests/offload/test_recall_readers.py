@@ -1,0 +1,210 @@
+"""Readers of stubs, through the sidecar's socket, with Azurite behind a proxy that counts: who gets which bytes, and
+what moves for it."""
+
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from agent.offload.cloud import Cloud
+from agent.offload.link import Link
+from dataplane.ipc.recalls import LAST_BYTES, Failed, Want
+from tests.offload.azurite import Exchange
+from tests.offload.lab.faults import Act, Fault
+from tests.offload.lab.proxy import Proxy
+from tests.offload.recall_support import MIB, SECONDS_MAX, Node, Worker, eventually, node, streaming_proxy, stub
+from tests.offload.upload_support import World, settings
+
+WINDOW = 4 * MIB
+
+
+@pytest.fixture
+def streamed(cloud_port: int, tmp_path: Path) -> Iterator[tuple[Proxy, Cloud]]:
+    with streaming_proxy(cloud_port) as (proxy, port):
+        cloud = Cloud(settings(port, tmp_path))
+        try:
+            yield proxy, cloud
+        finally:
+            cloud.close()
+
+
+@asynccontextmanager
+async def running(cloud: Cloud, tmp_path: Path, **options: Any) -> AsyncIterator[Node]:
+    root = tmp_path / "mount"
+    root.mkdir()
+    async with node(cloud, root, **options) as made:
+        yield made
+
+
+@contextmanager
+def held(world: World, reached: Callable[[], object]) -> Iterator[None]:
+    """The cloud answers nothing in the block."""
+    go_on = threading.Event()
+
+    def wait(_exchange: Exchange) -> None:
+        reached()
+        go_on.wait(SECONDS_MAX)
+
+    world.proxy.fault = wait
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+def downloads(proxy: Proxy) -> list[int]:
+    """Bytes of each Get Blob's answer so far."""
+    return [each.bytes_down for each in proxy.traffic.all() if each.request.operation == "GetBlob"]
+
+
+@pytest.mark.trio
+async def test_64_readers_of_one_stub_are_one_download(
+    world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path
+) -> None:
+    proxy, cloud = streamed
+    data = os.urandom(9 * MIB + 17)
+    async with running(cloud, tmp_path) as made:
+        key = stub(made, world, "all", data)
+        read: list[object] = []
+
+        async def one() -> None:
+            async with Worker(made.socket_path) as worker:
+                read.append(await worker.read(key, 0, len(data), WINDOW) == data)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(64):
+                nursery.start_soon(one)
+        assert read == [True] * 64
+        await eventually(lambda: made.news.arrivals)
+        assert downloads(proxy) == [len(data)]
+        assert made.content(key) == data
+        assert made.news.arrivals == [key]
+        assert made.recalls.document()["downloads"] == 1
+        assert not made.staged()
+
+
+@pytest.mark.trio
+async def test_a_range_moves_its_range_only(world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path) -> None:
+    proxy, cloud = streamed
+    data = os.urandom(32 * MIB)
+    async with running(cloud, tmp_path) as made:
+        key = stub(made, world, "ranges", data)
+        async with Worker(made.socket_path) as worker:
+            assert await worker.read(key, 5 * MIB, 6 * MIB) == data[5 * MIB : 6 * MIB]
+            assert await worker.read(key, 5 * MIB + 100, 6 * MIB) == data[5 * MIB + 100 : 6 * MIB]
+        assert downloads(proxy) == [MIB]
+        assert not made.news.arrivals
+
+
+@pytest.mark.trio
+async def test_ranges_that_cover_all_of_it_bring_it_back(
+    world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path
+) -> None:
+    proxy, cloud = streamed
+    data = os.urandom(8 * MIB + 5)
+    async with running(cloud, tmp_path) as made:
+        key = stub(made, world, "blocks", data)
+
+        async def one(start: int) -> None:
+            async with Worker(made.socket_path) as worker:
+                end = min(start + MIB, len(data))
+                assert await worker.read(key, start, end) == data[start:end]
+
+        async with trio.open_nursery() as nursery:
+            for start in reversed(range(0, len(data), MIB)):
+                nursery.start_soon(one, start)
+        await eventually(lambda: made.news.arrivals)
+        assert made.content(key) == data
+        assert sum(downloads(proxy)) == len(data)
+
+
+@pytest.mark.trio
+async def test_a_reader_that_goes_away_stops_the_download(
+    world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path
+) -> None:
+    _, cloud = streamed
+    data = os.urandom(4 * MIB)
+    async with running(cloud, tmp_path) as made:
+        key = stub(made, world, "left", data)
+        async with Worker(made.socket_path) as worker:
+            await worker.say(Want(*key, 0, MIB, MIB))
+            await worker.hear()
+        await eventually(lambda: not made.recalls.document()["readers"])
+        assert made.recalls.document()["bytes"] <= MIB
+        async with Worker(made.socket_path) as worker:
+            assert await worker.read(key, 0, len(data), WINDOW) == data
+        assert made.recalls.document()["bytes"] == len(data)
+
+
+@pytest.mark.trio
+async def test_a_download_goes_on_where_it_was_cut(world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path) -> None:
+    proxy, cloud = streamed
+    data = os.urandom(6 * MIB)
+    async with running(cloud, tmp_path) as made:
+        key = stub(made, world, "cut", data)
+        proxy.meet(Fault(Act.TRUNCATE))
+        async with Worker(made.socket_path) as worker:
+            reading = await worker.read(key, 0, len(data), WINDOW)
+        assert isinstance(reading, Failed)  # each try brought half of the rest, until three brought almost none
+        proxy.meet()
+        made.link(Link.ONLINE)
+        async with Worker(made.socket_path) as worker:
+            assert await worker.read(key, 0, len(data), WINDOW) == data
+        await eventually(lambda: made.news.arrivals)
+        assert made.recalls.document()["bytes"] == len(data)
+
+
+@pytest.mark.trio
+async def test_damaged_bytes_are_never_told_whole(world: World, tmp_path: Path) -> None:
+    data = os.urandom(2 * MIB)
+
+    def flip(answer: bytes) -> bytes:
+        at = len(answer) - MIB
+        return answer[:at] + bytes([answer[at] ^ 1]) + answer[at + 1 :]
+
+    async with running(world.cloud, tmp_path) as made:
+        key = stub(made, world, "damaged", data)
+        world.proxy.fault = lambda exchange: setattr(exchange, "edit_answer", flip)
+        async with Worker(made.socket_path) as worker:
+            heard = await worker.read(key, 0, len(data))
+        assert isinstance(heard, Failed)
+        assert worker.told_max <= len(data) - LAST_BYTES
+        assert made.is_stub(key)
+        assert not made.news.arrivals
+        world.proxy.fault = lambda exchange: None
+        async with Worker(made.socket_path) as worker:
+            assert await worker.read(key, 0, len(data)) == data
+        await eventually(lambda: made.news.arrivals)
+
+
+@pytest.mark.trio
+async def test_offline_is_said_at_once(world: World, tmp_path: Path) -> None:
+    async with running(world.cloud, tmp_path) as made:
+        key = stub(made, world, "offline", b"x" * MIB)
+        made.link(Link.OFFLINE)
+        async with Worker(made.socket_path) as worker:
+            heard = await worker.read(key, 0, MIB)
+        assert isinstance(heard, Failed)
+        assert heard.why == "offline"
+        assert not world.proxy.count("GET")
+
+
+@pytest.mark.trio
+async def test_a_link_that_goes_down_ends_the_waiting(world: World, tmp_path: Path) -> None:
+    reached = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    async with running(world.cloud, tmp_path) as made:
+        key = stub(made, world, "hangs", b"x" * MIB)
+        with held(world, lambda: token.run_sync_soon(reached.set)):
+            async with Worker(made.socket_path) as worker:
+                await worker.say(Want(*key, 0, MIB, MIB))
+                await reached.wait()
+                made.link(Link.OFFLINE)
+                heard = await worker.hear()
+        assert isinstance(heard, Failed)
+        assert heard.why == "offline"
