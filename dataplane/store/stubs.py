@@ -254,6 +254,9 @@ class PlantJob(_SwapJob[BlobState]):
         parent_fd, last = self.open_parent()
         with translated("link"):
             os.link(self._coming.name, last, src_dir_fd=self.mount.swaps_fd, dst_dir_fd=parent_fd)
+        self._coming.linked = False  # from here on its record is in use
+        with suppress(OSError):
+            os.unlink(self._coming.name, dir_fd=self.mount.swaps_fd)
         self.mount.records.remember(self._record)
 
     def _state(self, before: BlobState | None) -> BlobState:

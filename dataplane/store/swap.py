@@ -31,6 +31,7 @@ from dataplane.store.files import Found
 from dataplane.store.mount import Mount
 from dataplane.store.records import Seal, seal_of
 from dataplane.store.staging import StagedFile
+from dataplane.store.trash import list_names
 
 SWAP_SECONDS_MAX: Final = 3600  # no swap takes longer: what is older was left by a crash
 
@@ -117,7 +118,7 @@ def _inode(directory_fd: int, name: str) -> int:
 
 def sweep(mount: Mount, now: float) -> None:
     """Remove what a crash left. `now` in seconds."""
-    for name in os.listdir(mount.swaps_fd):
+    for name in list_names(mount.swaps_fd, "."):
         with suppress(OSError):
             status = os.stat(name, dir_fd=mount.swaps_fd, follow_symlinks=False)
             if now - status.st_ctime > SWAP_SECONDS_MAX and not _was_written(name, seal_of(status)):
