@@ -14,6 +14,7 @@ system that never uses a number twice (tmpfs).
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +29,10 @@ class Version(NamedTuple):
     data: bytes
     attribute: bytes | None
     mtime_ns: int
+    mode: int
 
 
-_UNBORN = Version(b"", None, 0)
+_UNBORN = Version(b"", None, 0, 0o600)
 
 
 @dataclass(slots=True)
@@ -110,7 +112,7 @@ class Recorder:
         self._changed("write", os.fstat(args[0]).st_ino)
         return result
 
-    _pwrite = _utime = _setxattr = _write
+    _pwrite = _utime = _setxattr = _fchmod = _write
 
     def _copy_file_range(self, proceed: Any, args: Any, kwargs: Any) -> Any:
         result = proceed()
@@ -138,6 +140,17 @@ class Recorder:
         result = proceed()
         inode = _inode(args[1], kwargs["dst_dir_fd"])
         self.changes.append(Change("link", ((*_place(args[1], kwargs["dst_dir_fd"]), inode),)))
+        return result
+
+    def _fstat(self, proceed: Any, args: Any, kwargs: Any) -> Any:
+        return _Unkept(proceed())
+
+    def _exchange(self, proceed: Any, args: Any, kwargs: Any) -> Any:
+        first, second = _place(args[1], args[0]), _place(args[3], args[2])
+        result = proceed()
+        if result:
+            entries = ((*first, _inode(args[1], args[0])), (*second, _inode(args[3], args[2])))
+            self.changes.append(Change("exchange", entries))
         return result
 
     def _unlink(self, proceed: Any, args: Any, kwargs: Any) -> Any:
@@ -169,7 +182,8 @@ class Recorder:
             attribute = os.getxattr(path, XATTR)
         except OSError:
             attribute = None
-        return Version(path.read_bytes(), attribute, path.stat().st_mtime_ns)
+        status = path.stat()
+        return Version(path.read_bytes(), attribute, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
 
     def restore(self, disk: Disk) -> None:
         """Make the tree what `disk` says."""
@@ -181,11 +195,13 @@ class Recorder:
         for inode in self._restored(disk, disk.root, self.root):
             path = self.graveyard / str(inode)
             version = disk.files[inode]
+            path.chmod(0o600)
             path.write_bytes(version.data)
             if version.attribute is not None:
                 os.setxattr(path, XATTR, version.attribute)
             elif XATTR in os.listxattr(path):
                 os.removexattr(path, XATTR)
+            path.chmod(version.mode)
             os.utime(path, ns=(version.mtime_ns, version.mtime_ns))
 
     def _restored(self, disk: Disk, directory: int, path: Path) -> Iterator[int]:
@@ -196,6 +212,17 @@ class Recorder:
             else:
                 os.link(self.graveyard / str(inode), path / name)
                 yield inode
+
+
+class _Unkept:
+    """What fstat(2) would say without our second link."""
+
+    def __init__(self, status: os.stat_result) -> None:
+        self._status = status
+        self.st_nlink = status.st_nlink - 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._status, name)
 
 
 def _inode(path: str, dir_fd: int | None) -> int | None:

@@ -19,13 +19,13 @@ from dataplane.store import syncs, syscalls
 #: Calls that change the disk, or may.
 CHANGES: Final = frozenset(
     {"open", "write", "pwrite", "copy_file_range", "clone_file", "fsync", "fdatasync", "setxattr", "utime", "rename",
-     "replace", "link", "unlink", "mkdir", "rmdir", "ftruncate"}
+     "replace", "link", "unlink", "mkdir", "rmdir", "ftruncate", "fchmod", "exchange"}
 )  # fmt: skip
 #: Calls that only look, or take what a process has little of.
 LOOKS: Final = frozenset(
     {"openat2", "lock_byte", "stat", "fstat", "listdir", "scandir", "read", "pread", "getxattr", "dup"}
 )
-_BEYOND_OS: Final = ("openat2", "clone_file", "lock_byte")
+_BEYOND_OS: Final = ("openat2", "clone_file", "lock_byte", "exchange")
 Call = Callable[[str, Callable[[], Any], tuple[Any, ...], dict[str, Any]], Any]
 
 

@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from unittest.mock import patch
 
-from dataplane.blobapi.model import BlobProperties, BlobState, Block, ContainerProperties, Lease
-from dataplane.store import slots
+from dataplane.blobapi.model import LOST, BlobProperties, BlobState, Block, ContainerProperties, Lease, Remote
+from dataplane.store import slots, syscalls
 from dataplane.store.store import BlobRef, DeleteScope, Store
 
 SNAPSHOT: Final = "2026-11-23T06:55:00.1234567Z"
@@ -96,6 +97,41 @@ def commit(store: Store, order: list[int], tag: str, kind: str = "Latest", name:
     store.run(store.commit_blocks(BlobRef("box", name), entries, lambda _: prop(tag)))
 
 
+def remote_of(tag: str, size: int = 40) -> Remote:
+    """The copy in the cloud of what `put` makes."""
+    return Remote(
+        size // len(tag) * len(tag), tag.encode().ljust(16, b"."), "0x8DCLOUD", "there", "a", f"0x8D{tag}", 0, 0o644
+    )
+
+
+def evict(store: Store, name: str, tag: str) -> None:
+    store.run(store.evict(BlobRef("box", name), f"0x8D{tag}", remote_of(tag)))
+
+
+def evict_without_exchange(store: Store, name: str, tag: str) -> None:
+    """As on a file system where names cannot be exchanged."""
+    with patch.object(syscalls, "exchange", lambda *_: False):
+        evict(store, name, tag)
+
+
+def recall(store: Store, name: str, tag: str, size: int = 40) -> None:
+    staged = store.stage("box")
+    try:
+        staged.write(tag.encode() * (size // len(tag)))
+    except BaseException:
+        staged.discard()
+        raise
+    store.run(store.recall(BlobRef("box", name), staged, f"0x8D{tag}"))
+
+
+def plant(store: Store, name: str, tag: str) -> None:
+    store.run(store.plant(BlobRef("box", name), prop(tag, tags={"k": tag}, remote=remote_of(tag))))
+
+
+def retarget(store: Store, name: str, tag: str) -> None:
+    store.run(store.retarget(BlobRef("box", name), f"0x8D{tag}", replace(remote_of(tag), etag="0x8DLATER")))
+
+
 def container(store: Store, name: str, tag: str) -> None:
     store.run(store.create_container(name, ContainerProperties(f"0x8D{tag}", 5, {"version": tag})))
 
@@ -162,6 +198,22 @@ def committed(store: Store) -> None:
 def overwritten_upload(store: Store) -> None:
     one_blob(store)
     put_block(store, 0, block(0, 50), name="a")
+
+
+def evicted(store: Store) -> None:
+    leased(store)
+    evict(store, "a", "old")
+
+
+def lost(store: Store) -> None:
+    """A stub without its record, as a copy of a tree leaves it."""
+    evicted(store)
+    path = f"/proc/self/fd/{store.mount.root_fd}/box/a"
+    mtime_ns = os.stat(path).st_mtime_ns
+    os.unlink(path)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    os.chmod(path, 0o1400)
+    os.utime(path, ns=(mtime_ns + 1, mtime_ns + 1))
 
 
 def many_committed(store: Store) -> None:
@@ -234,6 +286,15 @@ SCENARIOS: Final = [
     Scenario("commit own files", own_blocks, lambda s: commit(s, [2, 0, 1], "new"), blocks_may_stay=True),
     Scenario("commit from the committed", committed, lambda s: commit(s, [2, 5, 0], "new"), blocks_may_stay=True),
     Scenario("commit a long list", many_committed, lambda s: commit(s, list(range(50)), "new")),
+    Scenario("evict", leased, lambda s: evict(s, "a", "old")),
+    Scenario("evict where names are not exchanged", one_blob, lambda s: evict_without_exchange(s, "a", "old")),
+    Scenario("recall", evicted, lambda s: recall(s, "a", "old")),
+    Scenario("retarget", evicted, lambda s: retarget(s, "a", "old")),
+    Scenario("plant", empty, lambda s: plant(s, "x/y", "new")),
+    Scenario("plant in the place of a lost one", lost, lambda s: plant(s, "a", "new")),
+    Scenario("update a stub", evicted, lambda s: update(s, "a", "new")),
+    Scenario("overwrite a stub", evicted, lambda s: put(s, "a", "new")),
+    Scenario("delete a stub", evicted, lambda s: delete(s, "a")),
     Scenario("create a container", empty, lambda s: container(s, "other", "new")),
     Scenario("update a container", empty, lambda s: update_container(s, "box", "new")),
     Scenario("delete a container", with_snapshots, lambda s: s.run(s.delete_container("box", lambda _: None))),
@@ -268,6 +329,10 @@ def _blobs(store: Store, name: str) -> Iterator[tuple[tuple[str, str, bool], Any
             content = file.read()
         assert opened.state == listed, "a listing shows another state"
         plain = replace(opened.state.properties, block_list="")
+        if plain.remote == LOST:  # what is left comes from the file's times
+            plain = replace(plain, etag="", last_modified=0, created=0)
+        elif plain.remote is not None:  # when the file was made that is to come back
+            plain = replace(plain, remote=replace(plain.remote, mtime_ns=0))
         yield key, (content, replace(opened.state, properties=plain), store.block_list(ref))
 
 
@@ -303,6 +368,4 @@ def _tagged(store: Store, name: str) -> list[str]:
 
 def slots_are_small() -> Any:
     """Blocks of this suite are small; have them lie in slots all the same."""
-    from unittest.mock import patch
-
     return patch.object(slots, "SLOT_BYTES_MIN", SLOT)

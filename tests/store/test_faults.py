@@ -142,7 +142,8 @@ def seen_afterwards(root: Path, records: RecordsOption) -> View:
         store.close()
     staging = root / ".blobedge/staging"
     left = [p for p in staging.rglob("*") if not (p.is_dir() and p.parent == staging and len(p.name) == 2)]
-    assert not left, "staged files are never swept"
+    left += (root / ".blobedge/swaps").iterdir()
+    assert not left, f"staged files are never swept: {left}"
     return seen
 
 
