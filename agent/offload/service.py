@@ -41,6 +41,10 @@ from agent.offload.look import Stores
 from agent.offload.opening import DamagedDatabase, QueueError
 from agent.offload.pace import Pacer, SharedPace
 from agent.offload.queries import Filter
+from agent.offload.recall.news import QueueNews
+from agent.offload.recall.recalls import Recalls
+from agent.offload.recall.server import RecallService
+from agent.offload.recall.shelf import Shelf
 from agent.offload.residency import Residency
 from agent.offload.rounds import Rounds
 from agent.offload.rules import Rules
@@ -50,6 +54,7 @@ from agent.offload.states import Hold
 from agent.offload.tail import Tail
 from agent.problems import OperatorError
 from agent.supervision.plan import journal_directory
+from dataplane.ipc.recalls import socket_path as recall_socket
 
 log = logging.getLogger("blobedge.offload")
 
@@ -123,6 +128,7 @@ class _Parts:
         engine: Engine,
         tail: Tail,
         rounds: Rounds,
+        recalling: RecallService,
         pages: Callable[[Jobs], Residency],
         socket_path: Path,
     ) -> None:
@@ -131,6 +137,7 @@ class _Parts:
         self._engine = engine
         self._tail = tail
         self._rounds = rounds
+        self._recalling = recalling
         self._pages = pages
         self._socket_path = socket_path
         self._speed = report.Speed()
@@ -157,10 +164,13 @@ class _Parts:
 
         tail, socket_path = Tail(journals, queue, rules, changed), api.socket_path(journals.parent)
 
+        recalls = Recalls(cloud, Shelf(stores), watch, QueueNews(queue))
+        recalling = RecallService(recall_socket(str(journals)), recalls)
+
         def pages(jobs: Jobs) -> Residency:
             return Residency(stores, rules, queue, jobs, {})
 
-        return cls(queue, cloud, engine, tail, rounds, pages, socket_path)
+        return cls(queue, cloud, engine, tail, rounds, recalling, pages, socket_path)
 
     async def run(self, say: Say) -> None:
         """Until cancelled or something fails."""
@@ -170,6 +180,7 @@ class _Parts:
                 nursery.start_soon(self._tail.run)
                 nursery.start_soon(self._engine.run)
                 nursery.start_soon(self._rounds.run)
+                nursery.start_soon(self._recalling.run)
                 nursery.start_soon(self._follow_credential)
                 pages = self._pages(Jobs(nursery)).routes()
                 nursery.start_soon(api.serve, sock, self._queue, self, pages)
@@ -197,7 +208,8 @@ class _Parts:
 
     def _document(self, totals: Any, failed: dict[str, int]) -> dict[str, Any]:
         found = report.document(self._engine, self._rounds, totals, failed, self._speed, time.time_ns())
-        return {"configured": True, "socket": str(self._socket_path), **found}
+        known = {"configured": True, "socket": str(self._socket_path), "recalls": self._recalling.recalls.document()}
+        return {**known, **found}
 
     async def _report_for_ever(self, say: Say) -> None:
         while True:

@@ -162,8 +162,8 @@ class Recalls:
         name: str,
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Have the whole blob here as a file. `progress` is told how many bytes have arrived. Returns at once for one
-        that is here. Raises NotComing."""
+        """Have the whole blob here as a file. `progress` is told how many bytes came since it was last told. Returns at
+        once for one that is here, or gone. Raises NotComing."""
         reader = Reader(whole=True)
         try:
             with _mount_judged():
@@ -172,8 +172,8 @@ class Recalls:
                 recall = await self._attached(reader, want, must_keep=True)
             told = 0
             while not recall.ended.is_set() and told < remote.size:
-                told = await recall.more(reader, told, remote.size)
-                progress(told)
+                before, told = told, await recall.more(reader, told, remote.size)
+                progress(told - before)
             await recall.ended.wait()
             if not recall.arrived:
                 raise recall.failure or not_coming("changed")

@@ -10,6 +10,7 @@ import array
 import logging
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,21 @@ def bind(path: Path) -> socket.socket:
         if directory >= 0:
             os.close(directory)
     return sock
+
+
+@dataclass(frozen=True, slots=True)
+class RecallService:
+    """All recalls of a node, and the socket where they are asked for."""
+
+    path: Path
+    recalls: Recalls
+
+    async def run(self) -> None:
+        """Until cancelled. Raises OSError when the socket cannot be bound."""
+        sock = await trio.to_thread.run_sync(bind, self.path)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.recalls.run)
+            nursery.start_soon(serve, sock, self.recalls)
 
 
 async def serve(sock: socket.socket, recalls: Recalls) -> None:
