@@ -68,6 +68,12 @@ class Cloud:
         """Close all connections. Nothing may be under way."""
         self._transport.close()
 
+    def container_names(self, errand: Errand) -> list[str]:
+        """The containers of the account. Raises CloudFailed."""
+        request = Request("List Containers", "l", self.account)
+        client = self._client(self._credential(request))
+        return self.call(request, errand, lambda: [str(each.name) for each in client.list_containers()])
+
     def container(self, name: str) -> ContainerClient:
         """A client of a container. Raises CloudFailed when the credential does not read."""
         return self._client(self._credential(Request("open", "", self.account, name))).get_container_client(name)

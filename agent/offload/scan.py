@@ -26,7 +26,7 @@ from agent.offload.look import Stores, is_text, storable
 from agent.offload.queries import Known
 from agent.offload.rows import Change, Turn
 from agent.offload.rules import Rules, first_turn
-from agent.offload.states import Residency
+from agent.offload.states import Hold, Residency
 from dataplane.blobapi.model import BlobState
 from dataplane.store.store import Store
 
@@ -138,7 +138,7 @@ class Scanner:
         now = time.time_ns()
         listed = {state.name: state for state in states}
         names: list[str] = []
-        start, before = _bound(place.start), end and _bound(end)
+        start, before = bound(place.start), end and bound(end)
         while True:
             rows = await self._queue(partial(_known, place, start, before))
             for row in rows:
@@ -179,7 +179,7 @@ def _known(place: Place, start: str, before: str | None, queue: Queue) -> list[K
     return queue.known(place.account, place.container, start, before, ROWS_MAX)
 
 
-def _bound(name: str) -> str:
+def bound(name: str) -> str:
     """The least valid text that is not less than a name of the mount, which may hold bytes that are not UTF-8."""
     at = next((at for at, character in enumerate(name) if not is_text(character)), None)
     return name if at is None else name[:at] + "\ue000"
@@ -189,11 +189,14 @@ def _differs(row: Known, state: BlobState | None, again: bool, now: int) -> bool
     """Whether the queue has to look at a blob that it knows as `row`, and that is there as `state`. Pure.
 
     What is queued will be looked at when its turn comes; only a later change puts that turn off. What was noted while
-    the clock was ahead would have its turn when that time comes, and gets one now.
+    the clock was ahead would have its turn when that time comes, and gets one now. What will never go has no turn: any
+    other version of it is news, also a file that is older.
     """
     if state is None:
         return row.residency is not Residency.GOING
     if row.residency is Residency.QUEUED:
+        if row.hold is Hold.POISON and row.etag:
+            return again or state.properties.etag != row.etag
         later = state.properties.last_modified * NANOSECONDS > row.modified_ns
         return again or later or row.modified_ns > now + CLOCK_SECONDS_MAX * NANOSECONDS
     return state.properties.etag != row.etag or (again and row.residency is Residency.LOCAL)

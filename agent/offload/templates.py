@@ -210,6 +210,10 @@ class Route:
                 return None
         return values["account"], values["container"], values["name"]
 
+    def leads_to(self, container: str) -> bool:
+        """Whether blobs of this route may be in a container of the cloud, but for names that end in a digest."""
+        return re.fullmatch("".join(map(_pattern, self._container)), container) is not None
+
     def apart(self, other: "Route") -> bool:
         """Whether no blob of one could meet another blob of the other."""
         if self._parsed == other._parsed and all(self._only[each] == other._only[each] for each in self._missing):
