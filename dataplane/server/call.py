@@ -14,9 +14,12 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.etag import RANDOM_BITS, new_etag
 from dataplane.blobapi.message import Request, Response
 from dataplane.blobapi.operations import OperationSpec
+from dataplane.server.diskpool import busy
 from dataplane.server.patience import in_time
+from dataplane.server.recalls import LOOKS_COUNT_MAX
 from dataplane.server.sender import discard
 from dataplane.server.timings import Timings
+from dataplane.store.errors import BytesAway
 
 if TYPE_CHECKING:
     from dataplane.blobapi.authorization import Caller
@@ -130,6 +133,16 @@ class Call:
     async def write(self, job: "Job[T]") -> T:
         """Commit a change of the store; returns when it is as durable as the container asks for."""
         return await self.timings.committed(self.account.committer, job)
+
+    async def write_with_bytes(self, make: Callable[[], "Job[T]"]) -> T:
+        """Commit a change that may need the bytes of a stub: they are brought then, and `make` makes another job.
+        Raises what the job raises, and BlobError when they do not come."""
+        for _ in range(LOOKS_COUNT_MAX):
+            try:
+                return await self.write(make())
+            except BytesAway as away:
+                await self.node.recalls.bring(self.account.name, away.ref, away.etag)
+        raise busy()
 
     def query(self, name: str) -> str | None:
         """A query parameter, None when it is absent or empty."""

@@ -15,9 +15,9 @@ FLUSH_SECONDS: Final = 5.0
 class HeatFlusher:
     """Flushes one journal until it is stopped."""
 
-    def __init__(self, journal: Journal, seconds: float = FLUSH_SECONDS) -> None:
+    def __init__(self, journal: Journal, seconds: float | None = None) -> None:
         self._journal = journal
-        self._seconds = seconds
+        self._seconds = FLUSH_SECONDS if seconds is None else seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heat", daemon=True)
         self._thread.start()

@@ -73,7 +73,7 @@ async def put_block_list(call: Call) -> Response:
         created = current.properties.created if current is not None else now
         return new.properties(etag, now, created, content_md5)
 
-    state = await call.write(call.store.commit_blocks(blob_ref(call), entries, decide))
+    state = await call.write_with_bytes(lambda: call.store.commit_blocks(blob_ref(call), entries, decide))
     headers = [*entity(etag, state.properties.last_modified), *digest.response_headers(), WRITE_ENCRYPTED]
     return Response(201, headers)
 

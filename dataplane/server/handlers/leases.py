@@ -63,7 +63,7 @@ async def lease_blob(call: Call) -> Response:
         check_write(conditions, properties.etag, properties.last_modified, properties.tags, tags_match)
         return change.apply(current.lease, properties.last_modified, properties.etag)
 
-    state = await write_existing(call, call.store.set_lease(blob_ref(call), decide))
+    state = await write_existing(call, lambda: call.store.set_lease(blob_ref(call), decide))
     return change.answer(state.properties.etag, state.properties.last_modified)
 
 

@@ -71,11 +71,11 @@ class Guard:
         return current, now
 
 
-async def write_existing(call: Call, job: Job[T]) -> T:
-    """Commit a change of a blob that has to exist. Raises BlobError ContainerNotFound rather than BlobNotFound or
-    ConditionNotMet when it is the container that is missing, and what the job raises."""
+async def write_existing(call: Call, make: Callable[[], Job[T]]) -> T:
+    """Commit a change of a blob that has to exist; `make` may be called again. Raises BlobError ContainerNotFound
+    rather than BlobNotFound or ConditionNotMet when it is the container that is missing, and what the job raises."""
     try:
-        return await call.write(job)
+        return await call.write_with_bytes(make)
     except BlobError as error:
         if error.code in _OF_AN_ABSENT_BLOB:
             await existing_container(call)
@@ -122,7 +122,7 @@ async def _modify(call: Call, change: Change) -> BlobState:
         properties = tiers.settled(state.properties, now)
         return replace(change(properties, now), etag=etag, last_modified=now)
 
-    return await write_existing(call, call.store.update(blob_ref(call), decide))
+    return await write_existing(call, lambda: call.store.update(blob_ref(call), decide))
 
 
 async def set_blob_tier(call: Call) -> Response:
@@ -140,7 +140,7 @@ async def set_blob_tier(call: Call) -> Response:
         status = changed.status
         return changed.properties
 
-    await write_existing(call, call.store.update(checked_ref(call), decide))
+    await write_existing(call, lambda: call.store.update(checked_ref(call), decide))
     return Response(status)
 
 
@@ -155,8 +155,7 @@ async def snapshot_blob(call: Call) -> Response:
         properties = tiers.settled(state.properties, now)
         return replace(properties, metadata=new, etag=etag, last_modified=now) if new else properties
 
-    job = call.store.snapshot(blob_ref(call), decide, iso_ticks(call.ticks()))
-    state = await write_existing(call, job)
+    state = await write_existing(call, lambda: call.store.snapshot(blob_ref(call), decide, iso_ticks(call.ticks())))
     return Response(
         201,
         [
@@ -184,7 +183,7 @@ async def delete_blob(call: Call) -> Response:
             raise BlobError(ErrorCode.SNAPSHOTS_PRESENT)
         return scope or DeleteScope.BLOB
 
-    await write_existing(call, call.store.delete(ref, decide))
+    await write_existing(call, lambda: call.store.delete(ref, decide))
     if call.version < _PERMANENT_SINCE:
         return Response(202)
     return Response(202, [("x-ms-delete-type-permanent", "true")])  # there is no soft delete

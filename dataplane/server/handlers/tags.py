@@ -57,7 +57,7 @@ async def set_blob_tags(call: Call) -> Response:
         conditions.check_write(wanted, properties.etag, properties.last_modified, properties.tags, tags_match)
         return replace(properties, tags=new)
 
-    await write_existing(call, call.store.update(blob_ref(call), decide))
+    await write_existing(call, lambda: call.store.update(blob_ref(call), decide))
     return Response(204)
 
 

@@ -1,0 +1,151 @@
+"""Writes on a mount that is almost full: refused before their bodies are staged, and nothing else is."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from dataplane.blobapi.errors import BlobError, ErrorCode
+from dataplane.server.diskpool import DiskPools, PoolLimits
+from dataplane.server.lowspace import MESSAGE, SECONDS, LowSpace, use_percent
+from dataplane.server.node import Account
+from tests.support import Answer, InProcessServer, WireClient
+
+BLOCK = {"x-ms-blob-type": "BlockBlob"}
+
+
+def found(blocks: int, free: int, available: int, files: int = 0, free_files: int = 0) -> os.statvfs_result:
+    return os.statvfs_result((4096, 4096, blocks, free, available, files, free_files, free_files, 0, 255))
+
+
+def test_use_is_what_df_shows() -> None:
+    assert use_percent(found(1000, 500, 500)) == 50
+    assert use_percent(found(1000, 100, 50)) == pytest.approx(100 * 900 / 950)  # 50 blocks are root's
+    assert use_percent(found(1000, 0, 0)) == 100
+    assert use_percent(found(0, 0, 0)) == 0
+    assert use_percent(found(1000, 900, 900, 100, 4)) == 96  # of the inodes
+
+
+class OneMount:
+    """An account, as far as LowSpace looks at it, and a disk that a test fills."""
+
+    def __init__(self) -> None:
+        self.pools_ = DiskPools("test", PoolLimits(1, 1, 8))
+        self.used = 10
+        self.looks = 0
+        self.now = 100.0
+        self.root_fd = 7
+        self.store = self
+        self.fails = False
+
+    def pools(self, container: str) -> DiskPools:
+        return self.pools_
+
+    def mounts(self) -> Iterator[tuple[str, "OneMount"]]:
+        yield "", self
+
+    def look(self, fd: int) -> os.statvfs_result:
+        assert fd == self.root_fd
+        self.looks += 1
+        if self.fails:
+            raise OSError(5, "no")
+        return found(100, 100 - self.used, 100 - self.used)
+
+
+async def refused(low_space: LowSpace, mount: OneMount) -> bool:
+    try:
+        await low_space.check(cast(Account, mount), "box")
+    except BlobError as error:
+        return error.code is ErrorCode.SERVER_BUSY
+    return False
+
+
+def test_one_look_a_second_decides_for_all() -> None:
+    mount = OneMount()
+    low_space = LowSpace(97, lambda: mount.now, mount.look)
+
+    async def story() -> list[Any]:
+        seen: list[Any] = [await asyncio.gather(*(refused(low_space, mount) for _ in range(20))), mount.looks]
+        mount.used = 97
+        mount.now += SECONDS * 0.9
+        seen += [await refused(low_space, mount), mount.looks]
+        mount.now += SECONDS
+        seen += [await refused(low_space, mount), await refused(low_space, mount), mount.looks]
+        mount.used = 96
+        mount.now += SECONDS
+        seen += [await refused(low_space, mount), mount.looks]
+        mount.fails = True
+        mount.now += SECONDS
+        return [*seen, await refused(low_space, mount)]
+
+    assert asyncio.run(story()) == [[False] * 20, 1, False, 1, True, True, 2, False, 3, False]
+
+
+def test_a_caller_that_goes_away_leaves_the_look_to_the_others() -> None:
+    mount = OneMount()
+    low_space = LowSpace(97, lambda: mount.now, mount.look)
+
+    async def story() -> bool:
+        first = asyncio.create_task(refused(low_space, mount))
+        others = asyncio.create_task(refused(low_space, mount))
+        await asyncio.sleep(0)
+        first.cancel()
+        return await others
+
+    assert asyncio.run(story()) is False
+    assert mount.looks == 1
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[InProcessServer]:
+    """A server for which any use of the disk is too much, once its first blobs are there."""
+    started = InProcessServer(tmp_path / "root")
+    client = started.client()
+    client.request("PUT", "/box", {"restype": "container"})
+    assert put(client, "/box/b").status == 201
+    client.request("PUT", "/box/b2", {"comp": "block", "blockid": "AAAA"}, None, b"block")
+    client.close()
+    started.node.low_space = LowSpace(0.000001, time.monotonic, lambda fd: found(100, 3, 3))
+    yield started
+    started.close()
+
+
+def put(client: WireClient, path: str) -> Answer:
+    return client.request("PUT", path, None, BLOCK, b"hello")
+
+
+def test_what_is_refused_and_what_goes_on(full: InProcessServer) -> None:
+    client = full.client()
+    source = {"x-ms-copy-source": f"http://127.0.0.1:{client.port}/{client.account}/box/b"}
+    refusals = [
+        put(client, "/box/c"),
+        client.request("PUT", "/box/c", {"comp": "block", "blockid": "AAAA"}, None, b"x" * 300_000),
+        client.request("PUT", "/box/c", {"comp": "block", "blockid": "AAAA"}, source),
+        client.request("PUT", "/box/c", None, source),
+        client.request("PUT", "/box/c", None, {**source, "x-ms-requires-sync": "true"}),
+        client.request("PUT", "/box/c", None, {**source, **BLOCK}),
+        client.request("PUT", "/box/b", {"comp": "snapshot"}),
+    ]
+    for answer in refusals:
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "ServerBusy", "30")
+        assert MESSAGE.encode() in answer.body
+    body = b"<BlockList><Latest>AAAA</Latest></BlockList>"
+    assert client.request("PUT", "/box/b2", {"comp": "blocklist"}, None, body).status == 201
+    assert client.request("PUT", "/box/b", {"comp": "metadata"}, {"x-ms-meta-k": "v"}).status == 200
+    assert client.request("GET", "/box/b").body == b"hello"
+    assert client.request("DELETE", "/box/b").status == 202
+    client.close()
+
+
+def test_a_node_that_has_room(tmp_path: Path) -> None:
+    started = InProcessServer(tmp_path / "root", reserve_percent=100.0)
+    client = started.client()
+    client.request("PUT", "/box", {"restype": "container"})
+    assert started.node.low_space is not None
+    assert put(client, "/box/b").status == 201
+    client.close()
+    started.close()
