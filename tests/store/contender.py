@@ -6,6 +6,7 @@ make one history (test_contention.py); what a contender can see by itself it che
 to its record, that listings are in order, and that blobs which nobody deletes are always there.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -17,8 +18,9 @@ from dataclasses import dataclass, field, replace
 
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
-from dataplane.blobapi.model import BlobProperties, BlobState, Lease
+from dataplane.blobapi.model import BlobProperties, BlobState, Lease, Remote
 from dataplane.store.commit import Again
+from dataplane.store.errors import BytesAway, NotAStub, NotEvictable
 from dataplane.store.store import BlobRef, DeleteScope, Store
 
 CONTAINER = "box"
@@ -44,6 +46,10 @@ def _block_ids(state: BlobState) -> list[str]:
     return [entry.partition(":")[0] for entry in state.properties.block_list.split(",") if entry]
 
 
+def _md5(said: str) -> bytes:
+    return hashlib.md5(said.encode()).digest()
+
+
 @dataclass(slots=True)
 class Log:
     """What one thread did."""
@@ -53,6 +59,8 @@ class Log:
     refused: int = 0
     busy: int = 0
     reads: int = 0
+    evicted: int = 0
+    recalled: int = 0
 
 
 class Contender:
@@ -71,10 +79,13 @@ class Contender:
         choose: list[Callable[[BlobRef], None]] = [
             *(self._put, self._put, self._delete, self._delete, self._update),
             *(self._commit, self._snapshot, self._lease, self._read, self._list),
+            *(self._evict, self._recall),
         ]
         action = self._random.choice(choose)
         try:
             action(ref)
+        except (BytesAway, NotEvictable, NotAStub):
+            self.log.refused += 1
         except Again:  # others were faster every time; the server answers 503 ServerBusy
             self.log.busy += 1
         except Exception:
@@ -208,9 +219,36 @@ class Contender:
             content = file.read()
         self.log.reads += 1
         said = opened.state.properties.metadata.get("content", "no record")
-        assert content.decode() == said, f"{ref}: the bytes of {content!r}, the record of {said!r}"
-        assert opened.state.size == len(content)
+        remote = opened.state.properties.remote
+        if remote is None:
+            assert content.decode() == said, f"{ref}: the bytes of {content!r}, the record of {said!r}"
+        else:
+            assert (content, remote.md5) == (b"", _md5(said)), f"{ref}: a stub of other bytes than {said!r}"
+        assert opened.state.size == len(said)
         return True
+
+    def _evict(self, ref: BlobRef) -> None:
+        """A blob, or one that is always there, becomes a stub of its bytes."""
+        ref = self._random.choice((ref, BlobRef(CONTAINER, self._random.choice(LASTING))))
+        state = self._store.stat_blob(ref)
+        if state is None:
+            return
+        etag, said = state.properties.etag, state.properties.metadata["content"]
+        remote = Remote(len(said), _md5(said), "0x8DC", "cloud", ref.name, etag, 0, 0)
+        assert self._store.run(self._store.evict(ref, etag, remote)) == len(said)
+        self.log.evicted += 1
+
+    def _recall(self, ref: BlobRef) -> None:
+        """The bytes of a stub come back."""
+        ref = self._random.choice((ref, BlobRef(CONTAINER, self._random.choice(LASTING))))
+        state = self._store.stat_blob(ref)
+        if state is None:
+            return
+        said = state.properties.metadata["content"]
+        staged = self._store.stage(CONTAINER)
+        staged.write(said.encode())
+        self._store.run(self._store.recall(ref, staged, state.properties.etag, _md5(said)))
+        self.log.recalled += 1
 
     def _list(self, _: BlobRef) -> None:
         """Nobody is there twice or out of order, and whoever is always there is listed."""
@@ -264,6 +302,8 @@ def main(root: str, records: str, first_number: int, threads: int, steps: int, s
         "refused": sum(log.refused for log in logs),
         "busy": sum(log.busy for log in logs),
         "reads": sum(log.reads for log in logs),
+        "evicted": sum(log.evicted for log in logs),
+        "recalled": sum(log.recalled for log in logs),
     }
     print(json.dumps(document), flush=True)
 

@@ -52,6 +52,9 @@ def test_one_history(store: Store, root: Path, records: RecordsOption) -> None:
         check_history(store, name, changes[name])
     assert set(names(store)) == {*LASTING, *(name for name in NAMES if read(store, name) is not None)}
     assert sum(result["reads"] for result in results) > STEPS // 10
+    assert sum(result["evicted"] for result in results) > STEPS // 10
+    assert sum(result["recalled"] for result in results) > STEPS // 20
+    assert os.listdir(root / ".blobedge/swaps") == []
     assert sum(result["busy"] for result in results) <= PROCESSES * THREADS * STEPS * BUSY_SHARE_MAX
 
 
