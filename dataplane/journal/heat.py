@@ -4,6 +4,7 @@ A blob that is forgotten because others came counts once more when it is read ag
 heat. The oldest goes first. Rejected: counting each read (a hot blob would fill the journal).
 """
 
+from collections import OrderedDict
 from typing import Final
 
 INTERVAL_NS: Final = 600 * 10**9
@@ -18,7 +19,8 @@ class Heat:
     def __init__(self, interval_ns: int = INTERVAL_NS, count_max: int = BLOBS_COUNT_MAX) -> None:
         self._interval_ns: Final = interval_ns
         self._count_max: Final = count_max
-        self._noted: dict[Blob, int] = {}  # in the order of the times
+        # In the order of the times. A plain dict would look for its first entry among all that have gone [15 us].
+        self._noted: OrderedDict[Blob, int] = OrderedDict()
 
     def counts(self, blob: Blob, now_ns: int) -> bool:
         """Whether a read of this blob now is worth an entry."""
@@ -28,6 +30,6 @@ class Heat:
                 return False
             del self._noted[blob]
         elif len(self._noted) >= self._count_max:
-            del self._noted[next(iter(self._noted))]
+            self._noted.popitem(last=False)
         self._noted[blob] = now_ns
         return True
