@@ -64,6 +64,7 @@ class Known(NamedTuple):
     revision: int
     copied_etag: str
     cloud_etag: str
+    hold: Hold
 
 
 class BadCursor(ValueError):
@@ -154,13 +155,13 @@ def known(
 ) -> list[Known]:
     """The first rows of a container in the order of their names, from `start` on and before `end`; None: to its end."""
     found = connection.execute(
-        "SELECT b.name, b.etag, b.residency, b.modified_ns, b.revision, b.copied_etag, b.cloud_etag "
+        "SELECT b.name, b.etag, b.residency, b.modified_ns, b.revision, b.copied_etag, b.cloud_etag, b.hold "
         "FROM containers c JOIN blobs b ON b.container_id = c.id "
         f"WHERE c.account = ? AND c.container = ? AND b.name >= ?{'' if end is None else ' AND b.name < ?'} "
         "ORDER BY b.name LIMIT ?",
         (account, container, start, *(() if end is None else (end,)), limit),
     )
-    return [Known._make(record)._replace(residency=Residency(record[2])) for record in found]
+    return [Known._make(record)._replace(residency=Residency(record[2]), hold=Hold(record[-1])) for record in found]
 
 
 def prefix_end(prefix: str) -> str | None:

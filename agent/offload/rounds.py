@@ -15,6 +15,7 @@ A mount that fails ends the scan; it goes on from its place after RETRY_SECONDS.
 import hashlib
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.delivery import MOUNT_ERRORS
 from agent.offload.opening import QueueError
+from agent.offload.rows import Look
 from agent.offload.scan import Place, Scanner
 from dataplane.journal import unclean
 
@@ -46,13 +48,13 @@ class Rounds:
         self._queue: Final = queue
         self._offload: Final = offload
         self._journals: Final = journals
-        self._containers: set[tuple[str, str]] = set()
+        self._wanted = True  # the process before this one may have left some
         self.problem = ""  # why the scan that is due does not go on
         self.scanned_at = 0  # ns since 1970
 
     def want(self, containers: set[tuple[str, str]]) -> None:
-        """These were themselves made, changed or deleted."""
-        self._containers |= containers
+        """These were themselves made, changed or deleted, and the queue has noted it."""
+        self._wanted |= bool(containers)
 
     async def ask(self) -> None:
         """Look at everything from the beginning, within TURN_SECONDS, or after the look that is under way: it may have
@@ -112,14 +114,24 @@ class Rounds:
         log.info("looked at %d blobs in %.1f s, %d of them are news", done.blobs, seconds, done.found)
 
     async def _some_containers(self) -> None:
-        while self._containers:
-            one = self._containers.pop()
+        if not self._wanted:
+            return
+        self._wanted = False
+        failed: Exception | None = None
+        for look in await self._queue(lambda queue: queue.looks()):
             try:
-                await self.scanner.scan_container(*one)
-            except MOUNT_ERRORS:
-                self._containers.add(one)  # its mount is asked again
-                raise
+                await self.scanner.scan_container(look.account, look.container)
+                await self._queue(partial(_looked, look))
+            except MOUNT_ERRORS as error:
+                failed = error
+        if failed is not None:
+            self._wanted = True  # its mount is asked again
+            raise failed
 
     def _digest(self) -> str:
         text = "\n".join(rule.model_dump_json() for rule in self._offload.rules)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _looked(look: Look, queue: Queue) -> None:
+    queue.looked(look)

@@ -42,14 +42,14 @@ class _Batch(NamedTuple):
 
     changes: list[Change]
     reads: list[Read]
-    containers: set[Container]
+    looks: set[Container]
     next_offset: int
     finished: bool
 
 
 class Tail:
     """Reads the journals in `directory` into the queue. `changed` is called after each batch, with the containers that
-    were themselves made, changed or deleted."""
+    were themselves made, changed or deleted; the queue has them too (`Queue.looks`)."""
 
     def __init__(
         self, directory: Path, queue: AsyncQueue, rules: Rules, changed: Callable[[set[Container]], None]
@@ -106,9 +106,11 @@ class Tail:
         except FileNotFoundError:
             return False
         if batch.next_offset != offset or batch.changes:
-            await self._queue(lambda queue: queue.ingest(segment.name, batch.next_offset, batch.changes, batch.reads))
+            await self._queue(
+                lambda queue: queue.ingest(segment.name, batch.next_offset, batch.changes, batch.reads, batch.looks)
+            )
             self._offsets[segment.name] = batch.next_offset
-            self._changed(batch.containers)
+            self._changed(batch.looks)
         if batch.finished and await trio.to_thread.run_sync(segment.remove, batch.next_offset):
             await self._forget(segment.name)
         return batch.next_offset != offset
@@ -145,7 +147,10 @@ class Tail:
 
     async def _give_up(self, segment: Segment, error: Exception) -> None:
         """The rest of it is lost: a scan looks at everything, and the segment goes with its writer."""
-        log.error("journal segment %s: %s; all accounts are looked at again", segment.name, error)
+        # A power cut leaves such ends. While its worker lives, it is the disk's doing, or another program's.
+        finished = await trio.to_thread.run_sync(segment.finished)
+        level = logging.WARNING if finished else logging.ERROR
+        log.log(level, "journal segment %s: %s; all accounts are looked at again", segment.name, error)
         await trio.to_thread.run_sync(unclean.mark, self._directory)
         self._given_up.add(segment.name)
         await self._discard(segment)

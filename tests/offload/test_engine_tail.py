@@ -71,6 +71,7 @@ async def test_what_is_done_is_queued_and_a_finished_segment_goes(world: World) 
     journal.close()
     await world.until(there({"a", "b", "c"}, 0))
     assert world.containers == {("acct", "data")}
+    assert [look[:2] for look in world.queue.queue.looks()] == [("acct", "data")]  # a kill forgets it no more
     assert world.queue.queue.offsets() == {}
     assert not unclean.is_due(world.journals)
 
@@ -107,16 +108,25 @@ async def test_a_tail_that_ends_anywhere_goes_on_there(world: World) -> None:
     await world.until(there(names, 0))
 
 
-async def test_damage_is_told_and_the_rest_goes_on(world: World) -> None:
+@pytest.mark.parametrize("ended", [True, False])
+async def test_damage_is_told_and_the_rest_goes_on(world: World, ended: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Behind the end of a worker, as a power cut leaves it, it is no error: what is missing is found again."""
     journal = Journal(world.journals, 0)
     journal.append(done("a"))
     journal.append(done("lost"))
-    journal.close()
+    if ended:
+        journal.close()
     (segment,) = segments(world.journals)
     path = world.journals / segment.name
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
     other = Journal(world.journals, 1)
     other.append(done("b"))
-    await world.until(there({"a", "b"}, 1))
-    assert unclean.is_due(world.journals)
+    await world.until(there({"a", "b"}, 1 if ended else 2))
+    await world.until(lambda world: unclean.is_due(world.journals))
+    assert [record.levelname for record in caplog.records if segment.name in record.message][:1] == [
+        "WARNING" if ended else "ERROR"
+    ]
     other.close()
+    journal.close()

@@ -94,16 +94,31 @@ async def test_a_container_whose_mount_fails_is_looked_at_later(
 ) -> None:
     monkeypatch.setattr("agent.offload.rounds.RETRY_SECONDS", 0.05)
     fails = [True]
-    async with looked(tmp_path) as (rounds, _):
+    async with looked(tmp_path) as (rounds, queue):
         seen: list[str] = []
 
         async def scan_container(account: str, container: str) -> None:
-            if fails:
+            if fails and container == "data":
                 fails.pop()
                 raise OSError("hangs")
             seen.append(f"{account}/{container}")
 
         monkeypatch.setattr(rounds.scanner, "scan_container", scan_container)
-        rounds.want({("acct", "data")})
-        await until(lambda: seen)
-        assert seen == ["acct/data"]
+        containers = {("acct", "data"), ("acct", "other")}
+        await queue(lambda queue: queue.ingest("s", 1, [], looks=containers))
+        rounds.want(containers)
+        await until(lambda: len(seen) == 2)
+        assert seen == ["acct/other", "acct/data"]
+        assert queue.queue.looks() == []
+
+
+async def test_a_container_that_was_changed_is_looked_at_although_the_process_was_killed(tmp_path: Path) -> None:
+    async with looked(tmp_path) as (_, queue):
+        await queue(lambda queue: queue.ingest("s", 1, [], looks={("acct", "data")}))
+    (tmp_path / "root" / "data" / "new").write_bytes(b"x")
+    with Queue(tmp_path / "queue.db") as database:
+        rounds = made(tmp_path, AsyncQueue(database))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rounds.run)
+            await until(lambda: database.find("acct", "data", "new") and not database.looks())
+            nursery.cancel_scope.cancel()

@@ -15,10 +15,10 @@ from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.look import Looked, Stores, look, open_store
 from agent.offload.queries import Filter
-from agent.offload.rows import Change, Copy, Row
+from agent.offload.rows import Change, Copy, Failure, Row
 from agent.offload.rules import Rules
 from agent.offload.scan import Place, Scanner
-from agent.offload.states import Residency
+from agent.offload.states import Hold, Residency
 
 pytestmark = pytest.mark.trio
 
@@ -135,6 +135,22 @@ async def test_what_waits_for_its_turn_is_put_off_by_a_later_change_only(world: 
     os.utime(world.root / "data" / "a", (4e9, 4e9))
     await world.scanner.scan(Place())
     assert world.rows()["data/a"].revision > first
+
+
+async def test_what_will_never_go_is_looked_at_again_when_it_is_another_file_also_an_older_one(world: World) -> None:
+    world.write("data/a")
+    await world.scanner.scan(Place())
+    row = world.rows()["data/a"]
+    found = world.look(row)
+    assert found is not None
+    assert world.queue.queue.changed(row, found.seen, found.decision.turn, LATER)
+    assert world.queue.queue.failed(row, Failure("poison", "400", Hold.POISON))
+    assert (await world.scanner.scan(Place())).found == 0
+    os.replace(world.root / "data" / "a", world.root / "moved-away")
+    world.write("data/a", data=b"other")
+    os.utime(world.root / "data" / "a", (1e9, 1e9))  # restored from a backup
+    assert (await world.scanner.scan(Place())).found == 1
+    assert world.rows()["data/a"].hold is not Hold.POISON
 
 
 async def test_other_rules_ask_again_about_what_was_kept(world: World) -> None:
