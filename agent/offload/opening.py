@@ -21,12 +21,9 @@ from typing import Final
 
 from agent.offload import schema
 from agent.problems import OperatorError
+from dataplane.journal.localdisk import why_network_kind
 from dataplane.store.probe import file_system
 
-#: File systems whose bytes are on another machine, or behind a program that need not keep them (mountinfo's names).
-_NETWORK: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "afs"}
-)
 _PAGE_CACHE_KIB: Final = 32 * 1024  # most of an index of a million names, a quarter of what a sidecar may have
 _CHECKPOINT_PAGES: Final = 4096  # 16 MiB of log: a page changed by several batches is written to the file once
 _LOG_BYTES_KEPT: Final = 64 << 20  # the log is cut to this when a burst is over
@@ -57,11 +54,9 @@ class QueueUnwritable(QueueError):
 
 def why_not_local(kind: str) -> str | None:
     """Why a file system of this type (mountinfo's name) cannot hold the queue; None when it can."""
-    if kind in _NETWORK:
-        return f"{kind} is a network file system"
     if kind == "fuse" or kind.startswith("fuse."):
         return f"{kind} is a file system of a program, which need not keep what was synced"
-    return None
+    return why_network_kind(kind)
 
 
 def lock(path: Path) -> int:

@@ -1,9 +1,9 @@
 """Whether the journals tell everything, and what has to happen when they do not: the mount is looked at as a whole.
 
-Three things say so. The flag `unclean`, which a writer leaves when it could not write something. The marker of a worker
-that wrote `lost` into it, since on a full disk a byte can still be replaced where a file cannot be made. And the marker
-of a worker that ran under another boot of the kernel: its last entries were in the page cache when the power went. A
-worker that was killed loses nothing: what it wrote belongs to the kernel. So a marker of this boot simply goes.
+Three things say so. The flag `unclean`, which a writer leaves when it could not write something. A promise that a
+worker took back, in memory (promise.py), since a disk that is full or hangs takes no flag. And the marker of a worker
+that ran under another boot of the kernel: its last entries were in the page cache when the power went. A worker that
+was killed loses nothing: what it wrote belongs to the kernel. So a marker of this boot whose promise stands just goes.
 
 `begin` before the look and `end` after it: what is lost in between leaves a new flag, and is not taken for seen.
 """
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from dataplane.journal import promise
 from dataplane.journal.layout import (
     RECONCILING,
     UNCLEAN,
@@ -25,28 +26,23 @@ from dataplane.journal.layout import (
 )
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_WHOLE: Final = b"whole"
-_LOST: Final = b"lost!"  # as long, to be written over it
 _MARKER_BYTES_MAX: Final = 256
 
 
 class Marker:
-    """Says that a worker writes journals. Raises OSError when it cannot be made durable."""
+    """Says that a worker writes journals, under which boot, and with which promise. Raises OSError when it cannot be
+    made durable."""
 
-    def __init__(self, directory: Path, worker: int, start_ns: int, boot: str = "") -> None:
+    def __init__(self, directory: Path, worker: int, start_ns: int, promised: str, boot: str = "") -> None:
         self._fd, self.start_ns = create_marker(directory, worker, start_ns)
         self._path: Final = directory / f"w{worker}-{self.start_ns:016x}.running"
         try:
-            os.write(self._fd, _WHOLE + b" " + (boot or boot_id()).encode() + b"\n")
+            os.write(self._fd, _content(boot or boot_id(), promised))
             os.fsync(self._fd)
             sync(directory)
         except BaseException:
             self.close()
             raise
-
-    def lost(self) -> None:
-        """Note that something is missing, for a time when this worker is gone. Raises OSError."""
-        os.pwrite(self._fd, _LOST, 0)
 
     def unlink(self) -> None:
         """The disk has all that the worker wrote. Raises OSError."""
@@ -75,20 +71,33 @@ def judge(directory: Path, boot: str = "") -> None:
         worker = parse_marker(name)
         if worker is not None:
             remove_left_behind(directory / name, partial(_settle, directory, worker, present))
+    for path in promise.broken(directory):  # of workers whose disk did not even take a marker
+        remove_left_behind(path, partial(_note, directory))
 
 
 def _settle(directory: Path, worker: tuple[int, int], boot: str, fd: int) -> bool:
     """Have nothing depend on a marker any more."""
     content = os.pread(fd, _MARKER_BYTES_MAX, 0)
-    word, _, written_under = content.partition(b" ")
     if not content:
         return True  # it was being made: nothing is written before it is durable
-    if word == _WHOLE and written_under == boot.encode() + b"\n":
+    promised = content.decode("ascii", "replace").rstrip("\n").partition(" ")[2]
+    if content == _content(boot, promised) and promise.is_kept(promised):
         sync_segments(directory, *worker)
     else:
-        mark(directory)
-        sync(directory)
+        _note(directory)
+    promise.forget(promised)
     return True
+
+
+def _note(directory: Path, _: int = -1) -> bool:
+    """Leave the flag, where a power cut does not take it."""
+    mark(directory)
+    sync(directory)
+    return True
+
+
+def _content(boot: str, promised: str) -> bytes:
+    return f"{boot} {promised}\n".encode("ascii", "replace")
 
 
 def is_due(directory: Path) -> bool:

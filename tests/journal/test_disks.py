@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.journal import unclean
+from dataplane.journal import localdisk, unclean
 from dataplane.journal.reader import segments
 from dataplane.journal.record import DamagedSegment, Entry, Kind
 from dataplane.journal.writer import RETRY_SECONDS, Journal
@@ -79,7 +79,7 @@ def test_a_full_disk_costs_no_change_and_is_told(small: Path, inodes_too: bool) 
     journal.close()
 
 
-def test_a_worker_that_dies_with_a_full_disk_has_told_in_its_marker(small: Path) -> None:
+def test_a_worker_that_dies_with_a_full_disk_has_told(small: Path) -> None:
     program = f"""
 import sys
 from dataplane.journal.writer import Journal
@@ -149,6 +149,60 @@ def test_a_disk_that_does_not_answer_holds_one_change_and_no_other(hanging: tupl
     assert unclean.is_due(path)  # told by the one that came back
     journal.append([ENTRY])
     assert (len(read_all(path)), journal.lost) == (2, 1002)
+    journal.close()
+
+
+LOSER = """
+import sys, threading
+from pathlib import Path
+from dataplane.journal import writer
+writer.LOCK_SECONDS_MAX = 0.2
+journal = writer.Journal(Path(sys.argv[1]), 0)
+print(flush=True)
+sys.stdin.readline()
+threading.Thread(target=journal.append, args=([(2, "account", "container", "held")],), daemon=True).start()
+while not journal.lost:
+    journal.append([(2, "account", "container", "a blob")])
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("hangs_at_the_start", [False, True])
+def test_a_worker_that_is_killed_while_the_disk_hangs_has_told(
+    hanging: tuple[Path, Path], hangs_at_the_start: bool
+) -> None:
+    """Neither flag nor marker could say it; its change went on, and nothing else tells of it."""
+    path, hang_file = hanging
+    directory = path / "journal"
+    directory.mkdir()
+    if hangs_at_the_start:
+        hang_file.touch()
+    command = [sys.executable, "-c", LOSER, str(directory)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, cwd=HANGING.parents[2]) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()  # it starts all the same
+        hang_file.touch()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.kill()
+        hang_file.unlink()  # its threads die when their calls end
+    assert not unclean.is_due(directory)
+    unclean.judge(directory)
+    assert unclean.is_due(directory)
+
+
+def test_a_journal_is_not_kept_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(localdisk, "file_system", lambda device: "nfs4")
+    journal = Journal(tmp_path, 0)
+    journal.append([ENTRY])
+    assert journal.lost == 1
+    assert not segments(tmp_path)
+    assert "nfs4 is a network file system" in caplog.text
     journal.close()
 
 
