@@ -71,6 +71,9 @@ _TABLE: Final = (
         (),
         "Entries that the journal of changes could not take; the whole mount is then looked at.",
     ),
+    Family(
+        "blobedge_recalled_answers_total", "counter", (), "Reads and copies whose bytes came from the cloud."
+    ),
     Family("blobedge_commit_group_writes", "histogram", (), "Writes that a group had."),
     Family("blobedge_commits_in_flight", "gauge", _DEVICE, "Writes that wait to be prepared, synced or published."),
     Family("blobedge_disk_pool_threads", "gauge", _POOL, "Threads for a file system that were made so far."),

@@ -49,6 +49,7 @@ _COUNTERS: Final = {
     "blobedge_commits_total": Counter.COMMITS,
     "blobedge_committed_writes_total": Counter.COMMITTED_WRITES,
     "blobedge_journal_lost_total": Counter.JOURNAL_LOST,
+    "blobedge_recalled_answers_total": Counter.RECALLED,
 }
 
 

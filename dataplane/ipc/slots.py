@@ -48,6 +48,7 @@ class Counter(IntEnum):
     COMMITS = auto()  # groups synced together
     COMMITTED_WRITES = auto()  # writes in them
     JOURNAL_LOST = auto()  # entries that the journal could not be given
+    RECALLED = auto()  # answers and copies whose bytes came from the cloud
 
 
 assert _COUNTERS + len(Counter) <= GROUPS_WORD

@@ -20,7 +20,7 @@ class WorkerGauges:
         self._server = server
         self._node = node
         self._slot = slot
-        self._accepted = self._open = self._shed = self._lost = 0
+        self._accepted = self._open = self._shed = self._lost = self._recalled = 0
 
     def update(self) -> None:
         """Bring the slot up to date."""
@@ -30,6 +30,9 @@ class WorkerGauges:
         self._slot.add(Counter.CONNECTIONS_OPEN, counters.open - self._open)
         self._slot.add(Counter.REQUESTS_SHED, shed - self._shed)
         self._accepted, self._open, self._shed = counters.accepted, counters.open, shed
+        recalled = self._node.recalls.answers
+        self._slot.add(Counter.RECALLED, recalled - self._recalled)
+        self._recalled = recalled
         if self._node.journal is not None:
             lost = self._node.journal.lost
             self._slot.add(Counter.JOURNAL_LOST, lost - self._lost)

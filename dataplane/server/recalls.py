@@ -44,7 +44,7 @@ class Recalls:
 
     def __init__(self, journal_directory: str) -> None:
         self._path = recalls.socket_path(journal_directory) if journal_directory else None
-        self.answers = 0  # that began with bytes from the cloud, since the start
+        self.answers = 0  # and copies that began with bytes from the cloud, since the start
 
     async def open(self, account: str, ref: BlobRef, etag: str, offset: int, until: int) -> "Recalled":
         """The bytes of a stub from `offset` to `until`; the first can be read. Raises BlobError, BlobChanged."""
