@@ -63,6 +63,11 @@ class Leaving(NamedTuple):
         """Whether its mount has more room once the cloud has it."""
         return self.evict != "never" or self.delete_after_upload
 
+    @property
+    def leaves(self) -> bool:
+        """Whether it ever does without being asked to."""
+        return self.makes_room or self.ttl_ns is not None
+
 
 STAYING: Final = Leaving()
 
