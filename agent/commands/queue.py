@@ -117,6 +117,37 @@ def retry(
 
 
 @queue.command()
+def hold(
+    account: Account = None,
+    container: Container = None,
+    prefix: Prefix = None,
+    residency: Residencies = None,
+    failure: FailureClass = None,
+    everything: All = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Keep back what is queued: it is not sent until `release`, also after a change or a restart. What is being sent
+    right now may still arrive."""
+    wanted = _filter(account, container, prefix, residency, None, failure)
+    _act("hold", wanted, everything, ("is held", "are held"), admin, token_file)
+
+
+@queue.command()
+def release(
+    account: Account = None,
+    container: Container = None,
+    prefix: Prefix = None,
+    everything: All = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Let go what `hold` keeps back."""
+    wanted = _filter(account, container, prefix, None, None, None)
+    _act("release", wanted, everything, ("goes on", "go on"), admin, token_file, {"failure": "held"})
+
+
+@queue.command()
 def drop(
     account: Account = None,
     container: Container = None,
@@ -267,12 +298,19 @@ def _filter(
 
 
 def _act(
-    act: str, wanted: dict[str, str], everything: bool, done: tuple[str, str], admin: str | None, token_file: str | None
+    act: str,
+    wanted: dict[str, str],
+    everything: bool,
+    done: tuple[str, str],
+    admin: str | None,
+    token_file: str | None,
+    also: dict[str, str] | None = None,
 ) -> None:
+    """Do it to the rows. `also`: a filter that is always there, so that it does not stand for the operator's."""
     if not wanted and not everything:
         raise OperatorError(f"say which blobs to {act} (--container, --prefix, --hold, ...), or --all")
     with running_queue(admin, token_file) as found:
-        count = found.act(act, wanted, lambda _: None)
+        count = found.act(act, {**wanted, **(also or {})}, lambda _: None)
     print(queue_print.blobs(count, *done))
     waits = {"waiting", "any"} & set(wanted.get("hold", "any").split(","))
     if act == "retry" and count and waits and "failure" not in wanted:

@@ -171,7 +171,7 @@ class Engine:
             return 0
         turn = self._pace(0)
         if turn.closed:
-            self._close(turn.wait_seconds, "the schedule or the daily budget sends nothing now")
+            self._close(turn.wait_seconds, turn.closed)
             return 0
         most = 1 if self._trouble >= TROUBLE_MIN else self.crowd.width
         moving = sum(now - each.moved_at < STUCK_SECONDS for each in self.running.values())

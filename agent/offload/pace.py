@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final, NamedTuple, Protocol
 
+from agent.offload.amounts import size_text
+
 BURST_SECONDS: Final = 0.2  # what an idle bucket saves up: enough for the engine's turn, too little for a modem's queue
 WAIT_SECONDS_MIN: Final = 0.001  # shorter waits cost more than they pace; the bucket keeps what they overshoot
 CLOSED_SECONDS_MAX: Final = 3600.0  # who is told to wait longer asks again after this
@@ -31,11 +33,11 @@ class Speed(Protocol):
 
 
 class Turn(NamedTuple):
-    """What is said to who wants to send: wait so long and ask again; 0: send. `closed`: it is the schedule or the
-    budget, not the rate, and no reason to keep a request open."""
+    """What is said to who wants to send: wait so long and ask again; 0: send. `closed`: why the schedule or the budget
+    sends nothing now, for people, and no reason to keep a request open; "" when it is the rate."""
 
     wait_seconds: float
-    closed: bool = False
+    closed: str = ""
 
 
 _GO: Final = Turn(0.0)
@@ -60,10 +62,9 @@ class Pacer:
             self.day, self.spent = today, 0
         rate = self.speed.bytes_per_second(now_ns)
         if rate is not None and rate <= 0:
-            change = self.speed.next_change(now_ns)
-            return _closed(CLOSED_SECONDS_MAX if change is None else (change - now_ns) / _NANOSECONDS)
+            return self._by_schedule(now_ns)
         if self.daily_bytes_max is not None and self.spent + count > self.daily_bytes_max:
-            return _closed(_seconds_to_midnight(local))
+            return _closed(_seconds_to_midnight(local), f"today's budget of {size_text(self.daily_bytes_max)} is spent")
         if rate is not None:
             self._fill(rate, now)
             if self.tokens <= -1:  # less than a byte is rounding
@@ -73,6 +74,13 @@ class Pacer:
             self.tokens, self.filled_at = 0.0, now
         self.spent += count
         return _GO
+
+    def _by_schedule(self, now_ns: int) -> Turn:
+        change = self.speed.next_change(now_ns)
+        if change is None:
+            return _closed(CLOSED_SECONDS_MAX, "the schedule never sends anything")
+        opens = datetime.fromtimestamp(change // _NANOSECONDS, self.zone).strftime("%a %H:%M")
+        return _closed((change - now_ns) / _NANOSECONDS, f"the schedule sends nothing before {opens}")
 
     def _fill(self, rate: float, now: float) -> None:
         passed = 0.0 if self.filled_at is None else max(now - self.filled_at, 0.0)
@@ -104,8 +112,8 @@ class SharedPace:
             return self._pacer.day, self._pacer.spent
 
 
-def _closed(seconds: float) -> Turn:
-    return Turn(min(max(seconds, 1.0), CLOSED_SECONDS_MAX), closed=True)
+def _closed(seconds: float, why: str) -> Turn:
+    return Turn(min(max(seconds, 1.0), CLOSED_SECONDS_MAX), why)
 
 
 def _seconds_to_midnight(local: datetime) -> float:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -26,7 +27,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from agent.offload.failures import Request, found
+from agent.offload.failures import CloudFailed, Request, found
 from agent.offload.pace import Turn
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class Errand:
             if turn.wait_seconds <= 0:
                 return
             if turn.closed:
-                raise found("PaceClosed", wait_seconds=turn.wait_seconds)
+                fault = found("PaceClosed", wait_seconds=turn.wait_seconds).fault
+                raise CloudFailed(replace(fault, text=turn.closed))
             left = turn.wait_seconds if self._deadline is None else self._deadline - self._clock()
             self._stopped.wait(max(min(turn.wait_seconds, left), 0.0))
 

@@ -56,8 +56,7 @@ def test_the_schedule_changes_the_rate_and_closes() -> None:
     noon = Window(EVERY_DAY, 12 * 60, 13 * 60, 0.0)
     pacer = Pacer(Weekly([evening, noon], None, UTC))
     turn = pacer.ask(1000, 0.0, MONDAY + 600 * NS)
-    assert turn.closed
-    assert turn.wait_seconds == 50 * 60
+    assert turn == (50 * 60, "the schedule sends nothing before Mon 13:00")
     assert pacer.ask(1000, 0.0, MONDAY + 3600 * NS).wait_seconds == 0
     at_six = MONDAY + 6 * 3600 * NS
     assert pacer.ask(2_000_000, 1.0, at_six).wait_seconds == 0
@@ -68,7 +67,7 @@ def test_the_schedule_changes_the_rate_and_closes() -> None:
 
 def test_closed_for_ever_is_asked_again() -> None:
     turn = Pacer(flat(0.0)).ask(1, 0.0, MONDAY)
-    assert (turn.closed, turn.wait_seconds) == (True, CLOSED_SECONDS_MAX)
+    assert turn == (CLOSED_SECONDS_MAX, "the schedule never sends anything")
 
 
 def test_the_budget_closes_until_midnight_and_begins_anew() -> None:
@@ -76,7 +75,7 @@ def test_the_budget_closes_until_midnight_and_begins_anew() -> None:
     assert pacer.ask(100, 0.0, MONDAY).wait_seconds == 0
     late = MONDAY + (11 * 3600 + 30 * 60) * NS
     turn = pacer.ask(1, 0.0, late)
-    assert (turn.closed, turn.wait_seconds) == (True, 1800)
+    assert turn == (1800, "today's budget of 1000 B is spent")
     assert pacer.ask(1, 0.0, late + 1800 * NS).wait_seconds == 0
     assert (pacer.day, pacer.spent) == ("2026-11-24", 1)
 

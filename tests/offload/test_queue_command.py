@@ -73,6 +73,10 @@ def test_listing_showing_pausing_and_draining(cloud_port: int, tmp_path: Path) -
         assert mistaken.returncode == EXIT_CONFIG
         assert "'foo' is none of now, later, operator, poison, conflict, mount, fuse, held, bug" in mistaken.stderr
         assert node.queue("drain").stderr == "blobedge: the queue is paused: `blobedge queue resume` goes on\n"
+        assert node.queue("hold", "--prefix", "a/2").stdout == "1 blob is held\n"
+        assert [row["failure"] for row in node.rows("--hold", "operator")] == ["held"]
+        assert node.queue("release", "--all").stdout == "1 blob goes on\n"
+        assert node.queue("release").returncode == EXIT_CONFIG
         assert node.queue("drop", "--prefix", "b/").stdout == "1 blob is forgotten\n"
         assert node.queue("resume").returncode == 0
         drained = node.queue("drain")
