@@ -83,7 +83,7 @@ class _SwapJob(_BlobJob[T]):
         assert self._coming is not None
         assert self._record is not None
         parent_fd, last = self.parent_of(going)
-        swap(self.mount, self._coming, going, parent_fd, last, self.durable)
+        swap(self.mount, self._coming, self._record.seal, going, parent_fd, last, durable=self.durable)
         self._gone = going, state
         self.mount.records.remember(self._record)
 

@@ -13,7 +13,7 @@ leases, a program that has the file open and writes after the end does so too; w
 While they change names, the one that has none is in `.blobedge/swaps`, not with the staged files: an old one there
 would be swept. Its name begins with the seal of the file that was to go, so what a crash leaves is either that file
 as it was, or the one that never came to its place, and both may go; or a file that somebody wrote to after the crash,
-and that is kept for ever.
+and that is kept for ever. So is what was written to a file that was in the place only until the two changed back.
 Rejected: link and rename alone (a file that another program renames into place meanwhile would be lost; it is what is
 done where files cannot change names), looking before only.
 """
@@ -45,9 +45,11 @@ def name_for(seal: Seal) -> str:
     return f"{seal.inode:x}-{seal.size:x}-{seal.mtime_ns:x}.{secrets.token_hex(8)}"
 
 
-def swap(mount: Mount, coming: StagedFile, going: Found, parent_fd: int, last: str, durable: bool) -> None:
-    """Put a file that is in the directory of swaps in the place of an open one, which goes. Called under the blob's
-    lock; durable when it returns. Raises NotSwapped, StoreError."""
+def swap(
+    mount: Mount, coming: StagedFile, seal: Seal, going: Found, parent_fd: int, last: str, *, durable: bool
+) -> None:
+    """Put a file with this seal, which is in the directory of swaps, in the place of an open one, which goes. Called
+    under the blob's lock; durable when it returns. Raises NotSwapped, StoreError."""
     with _unwritten(going.fd) as leased, translated("swap"):
         _exchange(mount, coming, parent_fd, last)
         try:
@@ -55,10 +57,12 @@ def swap(mount: Mount, coming: StagedFile, going: Found, parent_fd: int, last: s
                 raise NotSwapped("another program has put a file in its place")
             if durable:
                 fsync(parent_fd)
-            if seal_of(os.fstat(going.fd)) != going.seal or (leased and not syscalls.lease_is_whole(going.fd)):
+            if seal_of(os.fstat(going.fd)) != going.seal or (leased and not syscalls.lease_holds(going.fd)):
                 raise NotSwapped("another program is writing to it")
         except BaseException:
-            _exchange_back(mount, coming, parent_fd, last)
+            _exchange_back(mount, coming, seal, parent_fd, last)
+            if durable:
+                fsync(parent_fd)
             raise
         os.unlink(coming.name, dir_fd=mount.swaps_fd)
 
@@ -100,16 +104,20 @@ def _exchange_by_link(swaps_fd: int, name: str, fd: int, last: str) -> None:
     os.rename(kept, name, src_dir_fd=swaps_fd, dst_dir_fd=swaps_fd)
 
 
-def _exchange_back(mount: Mount, coming: StagedFile, fd: int, last: str) -> None:
-    """Undo it, unless another program has put its own file there since, or removed what it found: that stays."""
-    inode = os.fstat(coming.fd).st_ino
+def _exchange_back(mount: Mount, coming: StagedFile, seal: Seal, fd: int, last: str) -> None:
+    """Undo it, unless another program has put its own file there since, or removed what it found: that stays. What was
+    written to the one that was there for a moment, while somebody wrote to the other, is kept in the directory."""
     try:
         _exchange(mount, coming, fd, last)
-        if _inode(mount.swaps_fd, coming.name) != inode:
+        if _inode(mount.swaps_fd, coming.name) != seal.inode:
             _exchange(mount, coming, fd, last)
+            return
     except NotSwapped:
         return
-    coming.linked = True
+    if seal_of(os.fstat(coming.fd)) == seal:
+        coming.linked = True
+    else:
+        os.rename(coming.name, name_for(seal), src_dir_fd=mount.swaps_fd, dst_dir_fd=mount.swaps_fd)
 
 
 def _inode(directory_fd: int, name: str) -> int:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import signal
 import struct
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -125,14 +126,22 @@ def take_lease(fd: int) -> bool:
     return True
 
 
-def lease_is_whole(fd: int) -> bool:
-    """Whether nobody has come to write since `take_lease`."""
-    return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+def lease_holds(fd: int) -> bool:
+    """Whether nobody waits to write since `take_lease`. Who asked and did not wait (O_NONBLOCK) has gone; who waits
+    goes on when this says so."""
+    if fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK:
+        return True
+    release_lease(fd)
+    try:
+        return take_lease(fd)  # who waits counts as one that has it open
+    except BlockingIOError:
+        return False
 
 
 def release_lease(fd: int) -> None:
-    """Give back the lease of `take_lease`: who waits goes on."""
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    """Give back the lease of `take_lease`, if it is still held: who waits goes on."""
+    with suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def start_writeback(fd: int, offset: int = 0, length: int = 0) -> None:
