@@ -18,7 +18,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
@@ -111,9 +111,18 @@ class Evictor:
             "evicted_blobs": self.evicted_count,
             "evicted_bytes": self.evicted_bytes,
             "lost_copies": self._departures.lost_count,
-            "low_space": any(disk.mode is Mode.LOW_SPACE for disk in self.spaces),
+            "low_space": self.low_space,
             "disks": self.spaces.document(),
         }
+
+    @property
+    def low_space(self) -> bool:
+        """Whether any disk is in low space."""
+        return any(disk.mode is Mode.LOW_SPACE for disk in self.spaces)
+
+    def plan(self, wanted: Filter) -> Callable[[Told], Awaitable[None]]:
+        """The work of evicting what the filter lets through, for jobs.py."""
+        return functools.partial(self.evict, wanted)
 
     async def run(self) -> None:
         """Until cancelled. Raises QueueError."""
