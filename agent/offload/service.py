@@ -32,6 +32,8 @@ from agent.offload.credentials import CloudSettings, CredentialKind
 from agent.offload.database import Queue
 from agent.offload.delivery import Delivery
 from agent.offload.engine import Engine
+from agent.offload.evict.departure import Departures
+from agent.offload.evict.evictor import Evictor
 from agent.offload.failures import Kind
 from agent.offload.gate import Gate
 from agent.offload.identity import identity
@@ -126,6 +128,7 @@ class _Parts:
         queue: AsyncQueue,
         cloud: Cloud,
         engine: Engine,
+        evictor: Evictor,
         tail: Tail,
         rounds: Rounds,
         recalling: RecallService,
@@ -135,6 +138,7 @@ class _Parts:
         self._queue = queue
         self._cloud = cloud
         self._engine = engine
+        self._evictor = evictor
         self._tail = tail
         self._rounds = rounds
         self._recalling = recalling
@@ -155,6 +159,8 @@ class _Parts:
         host, port = host_and_port(cloud.settings.endpoint)
         watch = LinkWatch(host, port, _tls(cloud.settings))
         engine = Engine(queue, delivery, gate, pace, watch, offload.uploads_count_max)
+        departures = Departures(queue, stores, rules, cloud, watch)
+        evictor = Evictor(queue, stores, rules, departures, offload)
         await trio.to_thread.run_sync(lambda: journals.mkdir(mode=0o700, parents=True, exist_ok=True))
         rounds = Rounds(Scanner(stores, queue, rules), queue, offload, journals)
 
@@ -164,13 +170,13 @@ class _Parts:
 
         tail, socket_path = Tail(journals, queue, rules, changed), api.socket_path(journals.parent)
 
-        recalls = Recalls(cloud, Shelf(stores), watch, QueueNews(queue))
+        recalls = Recalls(cloud, Shelf(stores), watch, QueueNews(queue), keep=lambda: not evictor.low_space)
         recalling = RecallService(recall_socket(str(journals)), recalls)
 
         def pages(jobs: Jobs) -> Residency:
-            return Residency(stores, rules, queue, jobs, {})
+            return Residency(stores, rules, queue, jobs, {"evict": evictor.plan})
 
-        return cls(queue, cloud, engine, tail, rounds, recalling, pages, socket_path)
+        return cls(queue, cloud, engine, evictor, tail, rounds, recalling, pages, socket_path)
 
     async def run(self, say: Say) -> None:
         """Until cancelled or something fails."""
@@ -180,6 +186,7 @@ class _Parts:
                 nursery.start_soon(self._tail.run)
                 nursery.start_soon(self._engine.run)
                 nursery.start_soon(self._rounds.run)
+                nursery.start_soon(self._evictor.run)
                 nursery.start_soon(self._recalling.run)
                 nursery.start_soon(self._follow_credential)
                 pages = self._pages(Jobs(nursery)).routes()
@@ -209,6 +216,7 @@ class _Parts:
     def _document(self, totals: Any, failed: dict[str, int]) -> dict[str, Any]:
         found = report.document(self._engine, self._rounds, totals, failed, self._speed, time.time_ns())
         known = {"configured": True, "socket": str(self._socket_path), "recalls": self._recalling.recalls.document()}
+        known["eviction"] = self._evictor.document()
         return {**known, **found}
 
     async def _report_for_ever(self, say: Say) -> None:
