@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.offload import schema
+from agent.offload.rows import DamagedRow
 from agent.problems import OperatorError
 from dataplane.journal.localdisk import why_network_kind
 from dataplane.store.probe import file_system
@@ -181,6 +182,8 @@ def translated(path: Path) -> Iterator[None]:
     """Turn what SQLite says of the file or the disk into our exceptions; what is left is a bug."""
     try:
         yield
+    except DamagedRow as error:
+        raise DamagedDatabase(f"{path} is damaged: {error}") from error
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(_DAMAGED) or str(error).startswith(_NOT_TEXT):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from agent.offload.rows import COLUMNS, Row, row_of
+from agent.offload.rows import COLUMNS, Row, row_of, states_of
 from agent.offload.states import Hold, Residency
 
 EXAMINED_MAX: Final = 50_000  # entries for a page, about 100 ms when none of them matches
@@ -128,7 +128,7 @@ def counts(connection: sqlite3.Connection) -> list[Total]:
         "FROM blobs INDEXED BY blobs_by_state GROUP BY residency, hold, container_id"
         ") t JOIN containers c ON c.id = t.container_id ORDER BY 1, 2, 3, 4"
     )
-    return [Total._make(record)._replace(residency=Residency(record[2]), hold=Hold(record[3])) for record in found]
+    return [Total._make((*record[:2], *states_of(*record[2:4]), *record[4:])) for record in found]
 
 
 def failures(connection: sqlite3.Connection) -> dict[str, int]:
@@ -161,7 +161,12 @@ def known(
         "ORDER BY b.name LIMIT ?",
         (account, container, start, *(() if end is None else (end,)), limit),
     )
-    return [Known._make(record)._replace(residency=Residency(record[2]), hold=Hold(record[-1])) for record in found]
+    return [_known(Known._make(record)) for record in found]
+
+
+def _known(stored: Known) -> Known:
+    residency, hold = states_of(stored.residency, stored.hold)
+    return stored._replace(residency=residency, hold=hold)
 
 
 def prefix_end(prefix: str) -> str | None:

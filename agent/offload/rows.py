@@ -134,7 +134,20 @@ class Row(NamedTuple):
 COLUMNS: Final = ", ".join(f"c.{field}" if field in ("account", "container") else f"b.{field}" for field in Row._fields)
 
 
+class DamagedRow(Exception):
+    """A state that no program ever wrote: the file is damaged, although SQLite can read it."""
+
+
+def states_of(residency: str, hold: str) -> tuple[Residency, Hold]:
+    """What is stored, as states. Raises DamagedRow."""
+    try:
+        return Residency(residency), Hold(hold)
+    except ValueError as error:
+        raise DamagedRow(str(error)) from None
+
+
 def row_of(record: tuple[object, ...]) -> Row:
-    """A Row of the columns of COLUMNS."""
+    """A Row of the columns of COLUMNS. Raises DamagedRow."""
     row = Row._make(record)
-    return row._replace(residency=Residency(row.residency), hold=Hold(row.hold), pinned=bool(row.pinned))
+    residency, hold = states_of(row.residency, row.hold)
+    return row._replace(residency=residency, hold=hold, pinned=bool(row.pinned))

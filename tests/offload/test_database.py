@@ -13,7 +13,7 @@ from agent.offload.database import Queue
 from agent.offload.opening import DamagedDatabase, NewerDatabase, QueueBusy, QueueUnwritable
 from agent.problems import OperatorError
 
-from .database_support import change, everything
+from .database_support import NOW, change, everything
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -119,6 +119,25 @@ def test_text_that_is_none_any_more_is_damage(tmp_path: Path) -> None:
     path.write_bytes(content)
     with Queue(path) as queue, pytest.raises(DamagedDatabase, match="UTF-8"):
         everything(queue)
+
+
+@pytest.mark.parametrize("flipped", [b"queueewaiting", b"queuedwa\tting"])
+def test_a_state_that_nobody_ever_wrote_is_damage(tmp_path: Path, flipped: bytes) -> None:
+    path = tmp_path / "queue.db"
+    with Queue(path) as queue:
+        queue.ingest("s", 1, [change("b", due=2 * NOW)])
+    content = path.read_bytes()
+    assert b"queuedwaiting" in content  # the two columns, in the row and in an index
+    path.write_bytes(content.replace(b"queuedwaiting", flipped))
+    with Queue(path) as queue:
+        for look in (
+            lambda: queue.find("a", "c", "b"),
+            lambda: queue.known("a", "c", "", None, 9),
+            queue.counts,
+            lambda: everything(queue),
+        ):
+            with pytest.raises(DamagedDatabase, match="is damaged"):
+                look()
 
 
 def test_damage_that_comes_while_it_is_open_is_said(tmp_path: Path) -> None:
