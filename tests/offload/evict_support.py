@@ -52,7 +52,8 @@ class Node:
     def put(self, name: str, content: bytes = b"0123456789", **properties: Any) -> BlobState:
         """Write a blob as a client does."""
         now = int(time.time())
-        made = BlobProperties(new_etag(secrets.randbits(64)), now, now, **properties)
+        times = {"last_modified": now, "created": now} | properties
+        made = BlobProperties(new_etag(secrets.randbits(64)), **times)
         return self.store.run(self.store.put(BlobRef(CONTAINER, name), content, lambda _: made))
 
     def state(self, name: str) -> BlobState | None:

@@ -121,6 +121,21 @@ class Departures:
         await self._queue(functools.partial(_report, gone, going))
         return left + gone
 
+    async def delete(self, account: str, container: str, state: BlobState, row: Row | None) -> bool:
+        """Delete a blob that no rule sends, if it is still this version; False: it stays. `row`: what the queue says of
+        it. Raises QueueError, MOUNT_ERRORS but BlobError."""
+        ref, etag = BlobRef(container, state.name), state.properties.etag
+        try:
+            await self._stores.call(
+                account, lambda store: store.run(store.delete(ref, functools.partial(_delete_if, etag))), GO_SECONDS_MAX
+            )
+        except (BlobError, NotEvictable) as error:
+            log.debug("a blob that has expired stays: %s", _reason(error))
+            return False
+        if row is not None:
+            await self._queue(lambda queue: queue.gone(row))
+        return True
+
     async def _sorted(
         self, cases: Iterable[_Case], now: int, mode: Mode, asked: bool
     ) -> tuple[list[Left], list[tuple[_Case, Way]]]:

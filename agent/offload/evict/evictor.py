@@ -4,8 +4,9 @@
     by age        what was not used for as long as its rule says
     after upload  what a rule deletes here once the cloud has it
     asked         what a filter lets through, at once
+    expired       what has lived long enough (expiry.py)
 
-All take COPIED rows in the queue's order of coldness, pass over those whose rule keeps them (nothing is opened for
+The first four take COPIED rows in the queue's order of coldness, pass over those whose rule keeps them (nothing is opened for
 that), and hand the rest to departure.py in batches. A blob that could not go rests for a while, so that it costs
 nothing meanwhile. A pass that found nothing to do is followed by a pause of PAUSE_FACTOR times its length: a million
 blobs that may not go cost a tenth of a core at most.
@@ -31,6 +32,7 @@ from agent.offload.cold import Evictable, Place, place_of
 from agent.offload.database import Queue
 from agent.offload.delivery import MOUNT_ERRORS
 from agent.offload.evict.departure import BATCH_ROWS, OFFLINE, Departures, Left, row_verdict
+from agent.offload.evict.expiry import Expiry
 from agent.offload.evict.space import Marks, Mode
 from agent.offload.evict.spaces import Disk, Found, Part, Spaces, uses
 from agent.offload.evict.verdict import Way
@@ -92,6 +94,8 @@ class Evictor:
         self.spaces: Final = Spaces(stores, marks, uses)
         rules.low_space = self.spaces.low
         self._evicts_by_age: Final = [rule.evict_days for rule in offload.rules if rule.evict_days is not None]
+        self._expiry: Final = Expiry(queue, stores, rules, departures, offload.scan_seconds)
+        self._expires: Final = any(rule.ttl_days is not None for rule in offload.rules)
         self._deletes_after_upload: Final = any(rule.delete_after_upload for rule in offload.rules)
         self._rests: dict[tuple[int, int], float] = {}
         self._busy: set[int] = set()  # disks that room is being made on, by id
@@ -110,6 +114,7 @@ class Evictor:
         return {
             "evicted_blobs": self.evicted_count,
             "evicted_bytes": self.evicted_bytes,
+            "expired_blobs": self._expiry.deleted_count,
             "lost_copies": self._departures.lost_count,
             "low_space": self.low_space,
             "disks": self.spaces.document(),
@@ -132,6 +137,8 @@ class Evictor:
                 nursery.start_soon(self._again_and_again, AGE_SECONDS, min(self._evicts_by_age))
             if self._deletes_after_upload:
                 nursery.start_soon(self._again_and_again, AFTER_UPLOAD_SECONDS, None)
+            if self._expires:
+                nursery.start_soon(self._expiry.run)
             while True:
                 await self._hurry()
                 for disk in self.spaces:
