@@ -6,10 +6,10 @@
     asked         what a filter lets through, at once
     expired       what has lived long enough (expiry.py)
 
-The first four take COPIED rows in the queue's order of coldness, pass over those whose rule keeps them (nothing is opened for
-that), and hand the rest to departure.py in batches. A blob that could not go rests for a while, so that it costs
-nothing meanwhile. A pass that found nothing to do is followed by a pause of PAUSE_FACTOR times its length: a million
-blobs that may not go cost a tenth of a core at most.
+The first four take COPIED rows in the queue's order of coldness, pass over those whose rule keeps them (nothing is
+opened for that), and hand the rest to departure.py in batches. A blob that could not go rests for a while, so that it
+costs nothing meanwhile. A pass that found nothing to do is followed by a pause of PAUSE_FACTOR times its length: a
+million blobs that may not go cost a tenth of a core at most.
 
 In low space, uploads that make room are brought forward, and recalls are not kept (`keep`).
 """
