@@ -10,6 +10,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import trio
@@ -18,20 +19,22 @@ from agent.offload import fuse
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.cloud import Cloud
 from agent.offload.database import Queue
-from agent.offload.failures import CloudFailed
+from agent.offload.failures import CloudFailed, Fault, Kind, Request, found
 from agent.offload.gate import Gate
 from agent.offload.look import Looked, Stores
 from agent.offload.pace import SharedPace
-from agent.offload.rows import Copy, Failure, Row, Turn
+from agent.offload.rows import Copy, Failure, Row, Seen, Turn
 from agent.offload.rules import Decision, Rules, Subject, decide
-from agent.offload.setbacks import SECOND_NS
+from agent.offload.setbacks import SECOND_NS, STAYS_HERE
 from agent.offload.source import source_of
 from agent.offload.states import Hold, Residency
 from agent.offload.templates import Target
 from agent.offload.transport import Errand
 from agent.offload.upload import WHOLE_BYTES_MAX, Conflict, Guard, Outcome, Policy, delete, upload
+from agent.offload.yielding import delete_here, take_theirs
 from dataplane.blobapi.errors import BlobError
-from dataplane.store.errors import FormatTooNew, NameNotStorable, StoreError
+from dataplane.blobapi.model import LOST, Remote
+from dataplane.store.errors import FormatTooNew, NameNotStorable, NotAStub, NotEvictable, StoreError
 from dataplane.store.store import BlobRef, Store
 
 log = logging.getLogger("blobedge.offload")
@@ -83,9 +86,22 @@ class Delivery:
         if looked is None:
             return await self._missing(row, errand, now)
         with contextlib.closing(looked.blob):
-            if not await self._is_due(row, looked, now):
+            if await self._is_known_stub(row, looked, now) or not await self._is_due(row, looked, now):
                 return False
             return await self._send(store, row, looked, errand)
+
+    async def _is_known_stub(self, row: Row, looked: Looked, now: int) -> bool:
+        """Report a stub that has nothing to tell the cloud. One that the queue knew already has: its tags or tier."""
+        remote, seen = looked.blob.state.properties.remote, looked.seen
+        if remote is None:
+            return False
+        if remote == LOST:
+            raise found("StubLost", Request("look", "", row.account, row.container, row.name))
+        if looked.decision.upload and (remote.version != seen.etag or row.copied_etag == seen.etag):
+            return False
+        copy = Copy(remote.version, remote.etag, remote.container, remote.name, now)
+        await self._queue(lambda queue: queue.stubbed(row, seen, copy))
+        return True
 
     async def _is_due(self, row: Row, looked: Looked, now: int) -> bool:
         """Report what the look found; whether this version is to be sent now."""
@@ -103,33 +119,77 @@ class Delivery:
     async def _send(self, store: Store, row: Row, looked: Looked, errand: Errand) -> bool:
         """Send what the cloud lacks. A version that the queue knows to be there is compared, not believed: another may
         have been sent meanwhile, and tags and tier change without a new ETag."""
-        target, seen = looked.decision.target, looked.seen
-        assert target is not None
-        known = bool(row.copied_at) and seen.etag == row.copied_etag
-        if known:  # it stays where it is, whatever the rule says by now
-            target = Target(row.cloud_container, row.cloud_name, target.tier)
-        here = (row.cloud_container, row.cloud_name) == (target.container, target.name)
-        guard = Guard(row.cloud_etag if here and row.copied_at else "", Policy(looked.decision.conflict))
-        source = source_of(store, BlobRef(row.container, row.name), looked.blob)
+        seen, (target, cloud_etag) = looked.seen, _place(row, looked)
+        ref, remote = BlobRef(row.container, row.name), looked.blob.state.properties.remote
+        guard = Guard(cloud_etag, Policy(looked.decision.conflict))
         forgotten = not row.copied_at and seen.modified_ns < self._known_since
-        alike = bool(guard.cloud_etag) and row.size == seen.size > WHOLE_BYTES_MAX  # perhaps only described anew
+        known = bool(row.copied_at) and seen.etag == row.copied_etag
+        alike = bool(cloud_etag) and row.size == seen.size > WHOLE_BYTES_MAX  # perhaps only described anew
         again = row.attempts > 0 or forgotten or known or alike
+        source = source_of(store, ref, looked.blob)
         work = functools.partial(upload, self._cloud, source, target, guard, errand, node=self._node, again=again)
-        async with self._gate.upload(target, seen.size, errand):
+        async with self._gate.upload(target, 0 if remote else seen.size, errand):
             try:
                 sent = await self._on_thread(work, errand)
+            except Conflict as conflict:
+                await self._give_way(store, row, seen, target, conflict, errand)
+                return True
             except CloudFailed:
                 await self._queue(lambda queue: self._spend(queue, errand.bytes_sent))
                 raise
         self._tell_conflict(target, sent, guard.policy)
         copy = Copy(seen.etag, sent.cloud_etag, target.container, target.name, time.time_ns())
+        is_stub = remote is not None and await self._retarget(row, seen, remote, copy)
 
         def report(queue: Queue) -> None:
             self._spend(queue, sent.bytes_sent)
-            queue.copied(row, copy)
+            if is_stub:
+                queue.stubbed(row, seen, copy)
+            else:
+                queue.copied(row, copy)
 
         await self._queue(report)
         return True
+
+    async def _retarget(self, row: Row, seen: Seen, remote: Remote, copy: Copy) -> bool:
+        """Have a stub know its copy as it is now. False: its bytes came back meanwhile, or it changed again."""
+        now = replace(remote, etag=copy.cloud_etag, version=seen.etag)
+        if now == remote:
+            return True
+
+        def retarget(store: Store) -> bool:
+            try:
+                store.run(store.retarget(BlobRef(row.container, row.name), seen.etag, now))
+            except NotAStub:
+                return False
+            return True
+
+        return await self._stores.call(row.account, retarget)
+
+    async def _give_way(
+        self, store: Store, row: Row, seen: Seen, target: Target, conflict: Conflict, errand: Errand
+    ) -> None:
+        """cloud-wins: what they did there happens here. Raises CloudFailed LATER, with the reason, while it may not."""
+        ref, theirs = BlobRef(row.container, row.name), conflict.present
+        at = f"{self._cloud.account}/{target.container}/{target.name!a}"
+        try:
+            if theirs is None:
+                await self._on_thread(functools.partial(delete_here, store, ref, seen.etag), errand)
+                await self._queue(lambda queue: queue.gone(row))
+                log.info("conflict, %s: somebody deleted %s, and so it is here", Policy.CLOUD_WINS, at)
+            else:
+                work = functools.partial(take_theirs, self._cloud, store, ref, seen.etag, target, theirs, errand)
+                properties, remote = await self._on_thread(work, errand)
+                now = time.time_ns()
+                copy = Copy(properties.etag, remote.etag, remote.container, remote.name, now)
+                await self._queue(lambda queue: queue.stubbed(row, Seen(properties.etag, remote.size, now), copy))
+                log.info(
+                    "conflict, %s: somebody else's version %s of %s counts here", Policy.CLOUD_WINS, theirs.etag, at
+                )
+        except NotEvictable as refusal:
+            text = f"{conflict.fault.text}; theirs counts, but ours stays here for now: {refusal.reason}"
+            raise CloudFailed(Fault(Kind.LATER, text, STAYS_HERE)) from None
+        self.conflicts[Policy.CLOUD_WINS] = self.conflicts.get(Policy.CLOUD_WINS, 0) + 1
 
     def _tell_conflict(self, target: Target, sent: Outcome, policy: Policy) -> None:
         """Somebody else's version had to give way: say where it is now, before anything can fail to be reported."""
@@ -180,22 +240,24 @@ class Delivery:
         def ended() -> T | Exception:
             try:
                 return work()
-            except (CloudFailed, *MOUNT_ERRORS) as error:
+            except (CloudFailed, NotEvictable, *MOUNT_ERRORS) as error:
                 return error
 
         async with trio.open_nursery() as nursery:
-            scope = trio.CancelScope(shield=True)
+            scope, done = trio.CancelScope(shield=True), False
 
             async def stop_when_cancelled() -> None:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    errand.stop()
+                    if not done:
+                        errand.stop()
                     scope.deadline = trio.current_time() + STOP_SECONDS_MAX
 
             nursery.start_soon(stop_when_cancelled)
             with scope:
                 result = await trio.to_thread.run_sync(ended, limiter=self._threads, abandon_on_cancel=True)
+            done = True
             nursery.cancel_scope.cancel()
         if isinstance(result, Exception):
             raise result  # out here, so that it is in no group
@@ -204,6 +266,19 @@ class Delivery:
     def _spend(self, queue: Queue, count: int) -> None:
         if count:
             queue.spend(self._pace.spent()[0], count)
+
+
+def _place(row: Row, looked: Looked) -> tuple[Target, str]:
+    """Where a version goes, and the cloud's ETag of what we have there, "" for nothing. A stub's copy, and a version
+    that is there already, stay where they are, whatever the rule says by now."""
+    target, remote = looked.decision.target, looked.blob.state.properties.remote
+    assert target is not None
+    if remote is not None:
+        return Target(remote.container, remote.name, target.tier), remote.etag
+    if row.copied_at and looked.seen.etag == row.copied_etag:
+        target = Target(row.cloud_container, row.cloud_name, target.tier)
+    here = (row.cloud_container, row.cloud_name) == (target.container, target.name)
+    return target, row.cloud_etag if here and row.copied_at else ""
 
 
 def mount_failure(error: Exception, now: int) -> Failure:

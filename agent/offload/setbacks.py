@@ -23,9 +23,11 @@ REST_SECONDS: Final = 1.0
 TROUBLE_MIN: Final = 3  # failures of the service in a row, with no success between them
 SECOND_NS: Final = 1_000_000_000
 
+STAYS_HERE: Final = "StaysHere"  # ours, although theirs counts
+
 #: Failures that are of a file or of our own making, and say nothing of the service.
 _OURS: Final = frozenset(
-    {"ReadFailed", "SourceChanged", "SourceDamaged", "BytesAway", "StubLost", "Cancelled", "PaceClosed"}
+    {"ReadFailed", "SourceChanged", "SourceDamaged", "BytesAway", "StubLost", STAYS_HERE, "Cancelled", "PaceClosed"}
 )
 _HOLDS: Final = {Kind.OPERATOR: Hold.OPERATOR, Kind.CONFLICT: Hold.OPERATOR, Kind.POISON: Hold.POISON}
 

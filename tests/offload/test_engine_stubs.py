@@ -1,0 +1,143 @@
+"""The whole way of what is not simply sent: stubs, tags and tiers, versions that came back, and cloud-wins."""
+
+import os
+from pathlib import Path
+
+from agent.offload.cloud import Cloud
+from agent.offload.identity import identity
+from agent.offload.source import source_of
+from agent.offload.transport import Errand
+from agent.offload.upload import Guard, upload
+from dataplane.blobapi.model import Remote
+from dataplane.store.store import BlobRef, Store
+from tests.offload.engine_support import NOW, Edge, away, back, edge
+from tests.offload.upload_support import To, eventually, settings
+
+MIB = 1 << 20
+CLOUD_WINS = NOW + 'conflict = "cloud-wins"\n'
+
+
+def evict(node: Edge, container: str, name: str) -> None:
+    """What the evictor does with a blob that the queue says is copied."""
+    (row,) = (row for row in node.rows("--container", container) if row["name"] == name)
+    store = Store(str(node.root))
+    try:
+        state = store.stat_blob(BlobRef(container, name))
+        assert state is not None
+        assert state.properties.content_md5 is not None
+        remote = Remote(
+            state.size, state.properties.content_md5, row["cloud_etag"], row["cloud_container"], row["cloud_name"],
+            state.properties.etag, 0, 0,
+        )  # fmt: skip
+        store.run(store.evict(BlobRef(container, name), state.properties.etag, remote))
+    finally:
+        store.close()
+
+
+def tags_in_cloud(node: Edge, container: str, name: str) -> dict[str, str]:
+    return dict(node.cloud.get_blob_client(container, name).get_blob_tags())
+
+
+def test_tags_and_tier_that_are_changed_alone_follow_without_the_bytes(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        blobs = node.container("tags-alone")
+        blob = blobs.upload_blob("b", data := os.urandom(MIB), tags={"line": "1"})
+        node.until_in_cloud("tags-alone", {"b": data})
+        sent = node.proxy.body_bytes
+        blob.set_blob_tags({"line": "2", "more": "yes"})
+        eventually(lambda: tags_in_cloud(node, "tags-alone", "b") == {"line": "2", "more": "yes"})
+        blob.set_standard_blob_tier("Cool")
+        there = node.cloud.get_blob_client("tags-alone", "b")
+        eventually(lambda: str(there.get_blob_properties().blob_tier) == "Cool")
+        blob.set_blob_metadata({"Line": "2"})
+        eventually(lambda: there.get_blob_properties().metadata.get("Line") == "2")
+        node.until(lambda report: not report["unprotected_blobs"])
+        assert node.proxy.body_bytes - sent < 10_000
+        assert node.in_cloud("tags-alone") == {"b": data}
+
+
+def test_a_version_that_came_back_is_compared_with_the_cloud(cloud_port: int, tmp_path: Path) -> None:
+    """The sidecar was killed after it had sent what stood there meanwhile, and before it said so."""
+    with edge(cloud_port, tmp_path, more='node = "edge"\n') as node:
+        blobs = node.container("came-back")
+        blob = blobs.upload_blob("b", b"first")
+        node.until_in_cloud("came-back", {"b": b"first"})
+        (tmp_path / "other").mkdir()
+        store, cloud = Store(str(tmp_path / "other")), Cloud(settings(cloud_port, tmp_path))
+        (tmp_path / "other" / "box").mkdir()
+        (tmp_path / "other" / "box" / "b").write_bytes(b"meanwhile")
+        opened = store.open_blob(BlobRef("box", "b"))
+        assert opened is not None
+        upload(
+            cloud, source_of(store, BlobRef("box", "b"), opened), To("came-back", "b"), Guard(), Errand(),
+            node=identity(node.state, "edge"), again=True,
+        )  # fmt: skip
+        opened.close()
+        store.close()
+        cloud.close()
+        assert node.in_cloud("came-back") == {"b": b"meanwhile"}
+        blob.set_blob_tags({"look": "again"})  # it is looked at, and has the ETag of the copy
+        node.until_in_cloud("came-back", {"b": b"first"})
+
+
+def test_a_stub_that_is_described_anew_is_described_in_the_cloud(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        blobs = node.container("stub-described")
+        blob = blobs.upload_blob("b", data := os.urandom(MIB), metadata={"v": "1"})
+        node.until_in_cloud("stub-described", {"b": data})
+        evict(node, "stub-described", "b")
+        sent = node.proxy.body_bytes
+        node.proxy.fault = away
+        blob.set_blob_metadata({"v": "2"})
+        blob.set_blob_tags({"t": "2"})
+        node.proxy.fault = back
+        there = node.cloud.get_blob_client("stub-described", "b")
+        eventually(lambda: there.get_blob_properties().metadata.get("v") == "2")
+        node.until(lambda report: not report["unprotected_blobs"])
+        assert tags_in_cloud(node, "stub-described", "b") == {"t": "2"}
+        (row,) = node.rows("--container", "stub-described")
+        etag = there.get_blob_properties().etag.strip('"')
+        assert (row["residency"], row["cloud_etag"], row["size"]) == ("remote", etag, MIB)
+        store = Store(str(node.root))
+        state = store.stat_blob(BlobRef("stub-described", "b"))
+        store.close()
+        assert state is not None
+        assert state.properties.remote is not None
+        assert (state.properties.remote.etag, state.properties.remote.version) == (etag, state.properties.etag)
+        assert node.proxy.body_bytes - sent < 10_000
+        assert node.in_cloud("stub-described") == {"b": data}
+
+
+def test_a_stub_whose_copy_somebody_replaced_waits_for_a_person(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        blobs = node.container("stub-replaced")
+        blob = blobs.upload_blob("b", data := os.urandom(1000))
+        node.until_in_cloud("stub-replaced", {"b": data})
+        evict(node, "stub-replaced", "b")
+        node.cloud.get_blob_client("stub-replaced", "b").upload_blob(b"theirs", overwrite=True)
+        blob.set_blob_metadata({"v": "2"})
+        node.until(lambda report: report["failed_rows"].get("operator"))
+        (row,) = node.rows("--container", "stub-replaced")
+        assert "the stub here stands for" in row["error"]
+        assert node.in_cloud("stub-replaced") == {"b": b"theirs"}
+
+
+def test_cloud_wins_puts_theirs_here_and_deletes_what_they_deleted(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path, CLOUD_WINS) as node:
+        blobs = node.container("cloud-wins")
+        for name in ("changed", "deleted"):
+            blobs.upload_blob(name, b"ours")
+        node.until_in_cloud("cloud-wins", {"changed": b"ours", "deleted": b"ours"})
+        theirs = node.cloud.get_container_client("cloud-wins")
+        theirs.upload_blob("changed", b"this is theirs", overwrite=True, metadata={"by": "them"})
+        theirs.delete_blob("deleted")
+        before = blobs.upload_blob("changed", b"ours again", overwrite=True).get_blob_properties()
+        blobs.upload_blob("deleted", b"ours again", overwrite=True)
+        node.until(lambda report: report["conflicts"] == {"cloud-wins": 2})
+        assert node.in_cloud("cloud-wins") == {"changed": b"this is theirs"}
+        assert list(blobs.list_blob_names()) == ["changed"]
+        after = blobs.get_blob_client("changed").get_blob_properties()
+        assert (after.size, after.metadata) == (14, {"by": "them"})
+        assert after.etag != before.etag
+        (row,) = node.rows("--container", "cloud-wins")
+        assert (row["residency"], row["size"]) == ("remote", 14)
