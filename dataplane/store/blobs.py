@@ -242,6 +242,7 @@ class PutJob(_BlobJob[BlobState]):
         self._seal_with(self._staged, properties)
 
     def _seal_with(self, staged: StagedFile, properties: BlobProperties) -> None:
+        properties = replace(properties, remote=None)  # of the version that it replaces, or is a copy of
         self.mark_tagged(properties)
         self._record = self.seal(staged, properties)
         lease = self._old_state.lease if self._old_state is not None else None
@@ -379,6 +380,8 @@ class UpdateJob(_BlobJob[BlobState]):
                 return state
             if state.properties.remote == LOST:
                 require_bytes(self.place, state)
+            if properties.remote is None:  # whatever a decision is about, it is not where the bytes are
+                properties = replace(properties, remote=state.properties.remote)
             self.mark_tagged(properties)
             self.sync_staged()
             if self._copy is not None:

@@ -322,6 +322,20 @@ def test_properties_that_change_stay_when_the_bytes_come_back(store: Store, root
     assert path.stat().st_mtime_ns != seal.mtime_ns, "its seal would be that of another record"
 
 
+def test_only_eviction_and_recall_say_where_the_bytes_are(store: Store) -> None:
+    """Whatever the other decisions return: those of a copy begin with the properties of its source."""
+    make(store)
+    put(store, REF.name, DATA)
+    evict(store)
+    stub = store.stat_blob(REF)
+    assert stub is not None
+    copied = store.run(store.put(BlobRef("box", "copy"), b"", lambda _: stub.properties))
+    assert read(store, "copy") == (b"", copied)
+    assert copied.properties.remote is None
+    updated = store.run(store.update(REF, lambda _: properties()))
+    assert (updated.size, store.stat_blob(REF)) == (len(DATA), updated)
+
+
 def test_jobs_that_need_bytes_say_so(store: Store) -> None:
     make(store)
     for block_id, data in (("AAAA", DATA), ("BBBB", DATA)):

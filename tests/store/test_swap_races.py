@@ -166,7 +166,7 @@ def test_a_recall_loses_nothing_of_others(store: Store, root: Path, kind: type[W
 def test_without_leases_what_is_written_until_the_last_look_is_noticed(
     store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on NFS. What comes after that look is lost, and docs/guarantees say so."""
+    """As on NFS. What comes after that look is lost, as docs/on-disk-format.md says."""
     monkeypatch.setattr(syscalls, "take_lease", lambda _: False)
     make(store)
     path = root / "box/a"

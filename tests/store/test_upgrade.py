@@ -8,11 +8,12 @@ import pytest
 
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.model import AccessPolicy, AccessTier, Block, ContainerProperties, PublicAccess
-from dataplane.store import leasefiles, records
+from dataplane.store import leasefiles, mount, records
 from dataplane.store.errors import FormatTooNew
 from dataplane.store.mount import RecordsOption
 from dataplane.store.records import Record, Seal
 from dataplane.store.store import BlobRef, Store
+from tests.store import scenarios
 from tests.store.golden import LONG_LIST, TICKS, Golden
 from tests.store.scenarios import LEASE, SNAPSHOT, commit, lease, prop, put_block, snapshot, view
 from tests.store.support import make, names, put, read
@@ -34,6 +35,22 @@ def test_a_format_file_that_a_crash_left_empty_is_written_again(root: Path) -> N
     (root / ".blobedge/format").touch()
     Store(str(root)).close()
     assert json.loads((root / ".blobedge/format").read_bytes())["version"] == 1
+
+
+def test_the_first_stub_keeps_older_programs_away(store: Store, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would serve empty blobs. A tree without stubs stays theirs."""
+    path = root / ".blobedge/format"
+    scenarios.one_blob(store)
+    before = json.loads(path.read_bytes())
+    scenarios.evict(store, "a", "old")
+    assert json.loads(path.read_bytes()) == {**before, "version": 2}
+    assert before["version"] == 1
+    again = Store(str(root), records=store.mount.records.backend)
+    assert again.stat_blob(BlobRef("box", "a")) == store.stat_blob(BlobRef("box", "a"))
+    again.close()
+    monkeypatch.setattr(mount, "FORMAT_VERSION", 1)
+    with pytest.raises(FormatTooNew):
+        Store(str(root))
 
 
 def test_a_record_with_any_bit_flipped_is_none_or_the_same() -> None:
