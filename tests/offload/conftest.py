@@ -10,6 +10,8 @@ from azure.storage.blob import BlobServiceClient
 from agent.offload.cloud import Cloud
 from tests.clients.client_tools import missing
 from tests.offload import azurite
+from tests.offload.lab.proxy import Proxy
+from tests.offload.recall_support import streaming_proxy
 from tests.offload.upload_support import World, settings
 
 _numbers = itertools.count(1)
@@ -22,6 +24,17 @@ def cloud_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         missing("Azurite", "NOTHING IS SENT TO A CLOUD: run tools/test, or set BLOBEDGE_AZURITE to its azurite-blob")
     with azurite.running(tmp_path_factory.mktemp("azurite")) as port:
         yield port
+
+
+@pytest.fixture
+def streamed(cloud_port: int, tmp_path: Path) -> Iterator[tuple[Proxy, Cloud]]:
+    """The same cloud behind a proxy that passes bytes on as they come, and counts them."""
+    with streaming_proxy(cloud_port) as (proxy, port):
+        cloud = Cloud(settings(port, tmp_path))
+        try:
+            yield proxy, cloud
+        finally:
+            cloud.close()
 
 
 @pytest.fixture

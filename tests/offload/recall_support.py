@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -37,6 +38,7 @@ from dataplane.ipc.recalls import (
     encode,
 )
 from dataplane.store.store import BlobRef, Store
+from tests.offload.azurite import Exchange
 from tests.offload.lab.proxy import Proxy
 from tests.offload.upload_support import World
 from tests.store.support import make, put
@@ -95,10 +97,13 @@ class Node:
         state = self.store.stat_blob(key.ref())
         return state is not None and state.properties.remote is not None
 
-    def staged(self) -> list[Path]:
+    def staged(self) -> list[os.stat_result]:
         """Files of recalls that are not a blob's."""
-        lanes = self.store.mount.staging_fd
-        return [each for each in Path(f"/proc/self/fd/{lanes}").glob("*/*") if each.stat().st_mode & 0o1000]
+        found = []
+        for each in Path(f"/proc/self/fd/{self.store.mount.staging_fd}").glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # gone since
+                found.append(each.stat())
+        return [each for each in found if each.st_mode & 0o1000]
 
     def link(self, link: Link) -> None:
         """Say how the link is."""
@@ -204,3 +209,34 @@ def stub(made: Node, world: World, name: str, data: bytes) -> Key:
     remote = Remote(len(data), md5, sent["etag"].strip('"'), world.name, copy.blob_name, etag, 0, 0)
     made.store.run(made.store.evict(BlobRef(CONTAINER, name), etag, remote))
     return Key(ACCOUNT, CONTAINER, name, etag)
+
+
+@asynccontextmanager
+async def running(cloud: Cloud, tmp_path: Path, **options: Any) -> AsyncIterator[Node]:
+    """A node on a fresh mount."""
+    root = tmp_path / "mount"
+    root.mkdir()
+    async with node(cloud, root, **options) as made:
+        yield made
+
+
+@contextmanager
+def held(world: World, reached: Callable[[], object]) -> Iterator[None]:
+    """The cloud answers nothing in the block; `reached` is called for each request."""
+    go_on = threading.Event()
+
+    def wait(_exchange: Exchange) -> None:
+        reached()
+        go_on.wait(SECONDS_MAX)
+
+    world.proxy.fault = wait
+    try:
+        yield
+    finally:
+        world.proxy.fault = lambda exchange: None
+        go_on.set()
+
+
+def downloads(proxy: Proxy) -> list[int]:
+    """Bytes of each Get Blob's answer so far."""
+    return [each.bytes_down for each in proxy.traffic.all() if each.request.operation == "GetBlob"]

@@ -2,11 +2,7 @@
 what moves for it."""
 
 import os
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -14,52 +10,12 @@ import trio
 from agent.offload.cloud import Cloud
 from agent.offload.link import Link
 from dataplane.ipc.recalls import LAST_BYTES, Failed, Want
-from tests.offload.azurite import Exchange
 from tests.offload.lab.faults import Act, Fault
 from tests.offload.lab.proxy import Proxy
-from tests.offload.recall_support import MIB, SECONDS_MAX, Node, Worker, eventually, node, streaming_proxy, stub
-from tests.offload.upload_support import World, settings
+from tests.offload.recall_support import MIB, Worker, downloads, eventually, held, running, stub
+from tests.offload.upload_support import World
 
 WINDOW = 4 * MIB
-
-
-@pytest.fixture
-def streamed(cloud_port: int, tmp_path: Path) -> Iterator[tuple[Proxy, Cloud]]:
-    with streaming_proxy(cloud_port) as (proxy, port):
-        cloud = Cloud(settings(port, tmp_path))
-        try:
-            yield proxy, cloud
-        finally:
-            cloud.close()
-
-
-@asynccontextmanager
-async def running(cloud: Cloud, tmp_path: Path, **options: Any) -> AsyncIterator[Node]:
-    root = tmp_path / "mount"
-    root.mkdir()
-    async with node(cloud, root, **options) as made:
-        yield made
-
-
-@contextmanager
-def held(world: World, reached: Callable[[], object]) -> Iterator[None]:
-    """The cloud answers nothing in the block."""
-    go_on = threading.Event()
-
-    def wait(_exchange: Exchange) -> None:
-        reached()
-        go_on.wait(SECONDS_MAX)
-
-    world.proxy.fault = wait
-    try:
-        yield
-    finally:
-        go_on.set()
-
-
-def downloads(proxy: Proxy) -> list[int]:
-    """Bytes of each Get Blob's answer so far."""
-    return [each.bytes_down for each in proxy.traffic.all() if each.request.operation == "GetBlob"]
 
 
 @pytest.mark.trio

@@ -156,16 +156,16 @@ class CloudCopy:
         if answer.status_code != 206:
             raise HttpResponseError("", response=_Refusal(answer))
         given = _RANGE.match(answer.headers.get("Content-Range", ""))
-        if given is None or (int(given[1]), int(given[2])) != (at, end - 1):
+        etag = answer.headers.get("ETag", "").strip('"')
+        md5 = _md5(answer.headers.get("x-ms-blob-content-md5", ""))
+        if given is None or not etag:
+            raise DecodeError("an answer without a range or an ETag")
+        if int(given[3]) != self.remote.size or (md5 != self.remote.md5 if md5 else etag != self.remote.etag):
+            raise OtherContent(self._request)
+        if (int(given[1]), int(given[2])) != (at, end - 1):
             raise DecodeError("another range than was asked for")
         if answer.headers.get("Content-Length", str(end - at)) != str(end - at):
             raise DecodeError("another length than that of the range")
-        etag = answer.headers.get("ETag", "").strip('"')
-        md5 = _md5(answer.headers.get("x-ms-blob-content-md5", ""))
-        if not etag:
-            raise DecodeError("an answer without an ETag")
-        if int(given[3]) != self.remote.size or (md5 != self.remote.md5 if md5 else etag != self.remote.etag):
-            raise OtherContent(self._request)
         self.etag = etag
 
     def _wait(self, failure: CloudFailed, tries: int, errand: Errand) -> None:

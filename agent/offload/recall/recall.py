@@ -293,6 +293,7 @@ class Recall:
         self._notify()
         try:
             await self._works.finished(self)
+            await trio.to_thread.run_sync(self._end_writing)
         finally:
             self.ended.set()
 
@@ -308,13 +309,17 @@ class Recall:
         self.ended.set()
 
     def close(self) -> None:
-        """Drop the file, if it is not the blob's by now. Blocks on the mount."""
+        """Drop the file, if it is not the blob's by now. Once; blocks on the mount."""
+        self._end_writing()
+        os.close(self.space.reading_fd)
+        self.space.staged.discard()
+
+    def _end_writing(self) -> None:
+        """What is open for writing cannot be evicted again."""
         with self._lock:
             fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-            os.close(self.space.reading_fd)
-            self.space.staged.discard()
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:

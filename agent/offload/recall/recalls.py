@@ -25,13 +25,12 @@ from agent.offload.link import Link
 from agent.offload.linkwatch import LinkWatch
 from agent.offload.recall.fetch import CloudCopy, Fetcher
 from agent.offload.recall.news import News
-from agent.offload.recall.reasons import NotComing, not_coming, of_mount
+from agent.offload.recall.reasons import MOUNT_ERRORS, NotComing, not_coming, of_mount
 from agent.offload.recall.recall import Reader, Recall, Works
 from agent.offload.recall.shelf import Key, Space
-from dataplane.blobapi.errors import BlobError
+from agent.offload.setbacks import answered
 from dataplane.blobapi.model import Remote
 from dataplane.ipc.recalls import LAST_BYTES, WINDOW_BYTES_MAX, RecallError, Want
-from dataplane.store.errors import FormatTooNew, NameNotStorable, StoreError
 from dataplane.store.staging import StagedFile
 
 log = logging.getLogger("blobedge.offload")
@@ -44,7 +43,6 @@ SWEEP_SECONDS: Final = 1.0
 STEP_BYTES_MAX: Final = 1 << 20  # a reader hears of progress by so much at least, but for the first bytes
 STEP_SECONDS: Final = 0.05  # or after so long
 STOP_SECONDS_MAX: Final = 0.4  # for dropping files when the sidecar ends
-MOUNT_ERRORS: Final = (StoreError, BlobError, OSError, KeyError, FormatTooNew, NameNotStorable)
 
 #: Told up to where bytes can be read; with the descriptor when it is another one than before, else -1.
 Tell = Callable[[int, int], Awaitable[None]]
@@ -55,6 +53,7 @@ class ShelfLike(Protocol):
 
     async def find(self, account: str, container: str, name: str) -> tuple[Key, Remote]: ...
     async def make(self, key: Key) -> Space: ...
+    async def clear(self) -> None: ...
     async def swap(self, key: Key, remote: Remote, staged: StagedFile) -> str | None: ...
 
 
@@ -118,6 +117,7 @@ class Recalls:
                 self._finished,
             )
             self._ready.set()
+            nursery.start_soon(self._shelf.clear)
             try:
                 while True:
                     await trio.sleep(SWEEP_SECONDS)
@@ -139,7 +139,7 @@ class Recalls:
         fd = recall.space.reading_fd if recall is not before else -1
         told, end = want.offset, want.offset + want.length
         proving = reader.whole and not recall.kept
-        last = max(want.offset, end - LAST_BYTES) if proving and end == recall.remote.size else end
+        last = max(want.offset, end - LAST_BYTES) if proving else end  # the worker may go on once it has been told all
         while told < last:
             told = await self._told(recall, reader, told, last, tell, fd)
             fd = -1
@@ -216,7 +216,8 @@ class Recalls:
             recall = await self._recall_for(key, want, must_keep)
         if want.offset + want.length > recall.remote.size or want.until > recall.remote.size:
             raise RecallError("a Want beyond the blob's end")
-        if before is None or before.key != key or want.offset == 0:
+        last = reader.want
+        if before is None or before.key != key or last is None or want.offset != last.offset + last.length:
             reader.whole = want.offset == 0 and want.until == recall.remote.size
             reader.md5, reader.hashed = Reader().md5, 0
         if before is not None and before is not recall:
@@ -332,7 +333,10 @@ class Recalls:
 
     def _try_failed(self, failure: CloudFailed) -> None:
         """On a downloading thread: what one try says of the link."""
-        if failure.fault.kind is Kind.LINK and failure.fault.code != "Cancelled" and self._token is not None:
+        assert self._token is not None
+        if answered(failure.fault):
+            self._token.run_sync_soon(self._watch.answered)
+        elif failure.fault.kind is Kind.LINK:
             self._token.run_sync_soon(self._watch.no_way)
 
     def _counted(self, failure: NotComing) -> NotComing:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from agent.offload.look import Stores
+from agent.offload.recall import leftovers
 from agent.offload.recall.reasons import not_coming
 from dataplane.blobapi.model import Remote
 from dataplane.store.errors import NotAStub
@@ -63,6 +64,10 @@ class Shelf:
         """An empty file on the blob's mount. Raises what Stores.call does."""
         return await self._stores.call(key.account, lambda store: _make(store, key.container))
 
+    async def clear(self) -> None:
+        """Remove what killed sidecars left on all mounts."""
+        await leftovers.clear_all(self._stores)
+
     async def swap(self, key: Key, remote: Remote, staged: StagedFile) -> str | None:
         """Put a whole, verified file in the place of its stub, whatever its properties are by now; the ETag that it
         has. None when there is no such stub any more. Raises what Stores.call does."""
@@ -72,9 +77,9 @@ class Shelf:
 def _make(store: Store, container: str) -> Space:
     staged = store.stage(container)
     try:
-        os.fchmod(staged.fd, STAGED_MODE)
         with suppress(OSError):  # some mounts have no locks; leftovers.py then leaves it to the sweeper
             fcntl.flock(staged.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # for as long as anybody here has it open
+        os.fchmod(staged.fd, STAGED_MODE)  # after the lock: from here on it may be taken for a leftover
         room = os.fstatvfs(staged.fd)
         device = os.fstat(staged.fd).st_dev
         reading_fd = os.open(f"/proc/self/fd/{staged.fd}", os.O_RDONLY | os.O_CLOEXEC)
