@@ -442,7 +442,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._context.counters.truncated_files += 1
             log.warning("a file became shorter while it was sent; connection closed")
         elif not isinstance(error, ConnectionError):
-            log.warning("an answer broke off: %r", error)
+            log.warning("an answer broke off: %s", error.message if isinstance(error, BlobError) else repr(error))
         self._release_body()
         self.abort()
 

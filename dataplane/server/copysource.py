@@ -30,7 +30,7 @@ from dataplane.server.call import Call
 from dataplane.server.diskpool import DiskPools, Kept, busy
 from dataplane.server.handlers.shared import tags_match
 from dataplane.server.node import Account
-from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, lost
+from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub, lost
 from dataplane.server.remotesource import open_remote
 from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob
@@ -242,8 +242,8 @@ async def _recalled(call: Call, account: Account, ref: BlobRef, stub: LocalSourc
     stub.properties = replace(properties, remote=None)  # the copy's bytes are going to be here
     if not stub.size:
         return None
-    until = stub.offset + stub.size
-    recalled = await call.node.recalls.open(account.name, ref, properties.etag, stub.offset, until)
+    away = Stub(account.name, ref, stub.opened.state, account.store.open_blob, stub.pools.read)
+    recalled = await call.node.recalls.open(away, stub.offset, stub.offset + stub.size)
     return RecalledSource(recalled, stub.pools, stub.properties, stub.offset, stub.size, stub.blocks)
 
 

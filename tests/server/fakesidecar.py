@@ -33,6 +33,7 @@ class FakeSidecar:
         self.step = 64 * 1024
         self.failures: deque[Failed] = deque()  # instead of the next answers
         self.fail_at: tuple[int, Failed | bytes | None] | None = None  # from this offset on: say it, b"": go away
+        self.then: Blobs = {}  # what is there after that
         self.gate = threading.Event()  # bytes arrive while it is set
         self.gate.set()
         self.on_bring: Callable[[Bring], None] = lambda bring: None
@@ -122,6 +123,8 @@ class FakeSidecar:
             if self.fail_at is not None and at >= self.fail_at[0]:
                 said = self.fail_at[1]
                 if isinstance(said, Failed):
+                    if self.then:
+                        self.fail_at, self.blobs = None, self.then
                     _send(link, said)
                     return
                 if said:

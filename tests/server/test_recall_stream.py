@@ -5,6 +5,7 @@ import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import pytest
 
 from dataplane.blobapi.errors import BlobError
 from dataplane.blobapi.message import RecallBody, Response
+from dataplane.blobapi.model import BlobProperties, BlobState, Remote
 from dataplane.ipc.recalls import WINDOW_BYTES_MAX, Failed, Why
 from dataplane.server import recalls
 from dataplane.server.answer import refusal
 from dataplane.server.body import BodyReader
 from dataplane.server.head import RawRequest
-from dataplane.server.recalls import BlobChanged, Recalls
-from dataplane.store.store import BlobRef
+from dataplane.server.recalls import BlobChanged, Recalls, Stub
+from dataplane.store.store import BlobRef, OpenBlob
 from tests.server.certificate import self_signed
 from tests.server.fakesidecar import FakeSidecar
 from tests.server.wire import LoopServer, serving
@@ -28,17 +30,31 @@ ETAG = "0x1"
 LONG = os.urandom(MIB) * 40  # more than two windows
 
 
+def stub_properties(etag: str, md5: bytes = b"m" * 16) -> BlobProperties:
+    return BlobProperties(etag, 1, 1, remote=Remote(len(LONG), md5, "0x8", "cloud", "there", etag, 1, 0o644))
+
+
 class App:
     """`/name?offset=n&length=n`: that range of a stub."""
 
     def __init__(self, recalls: Recalls) -> None:
         self.recalls = recalls
+        self.now: OpenBlob | None = None  # what a second look finds
+
+    def stub(self, name: str) -> Stub:
+        return Stub("a", BlobRef("c", name), BlobState(name, len(LONG), stub_properties(ETAG)), self.look, self.run)
+
+    def look(self, ref: BlobRef) -> OpenBlob | None:
+        return self.now
+
+    async def run(self, function: Callable[..., OpenBlob | None], *args: object) -> OpenBlob | None:
+        return function(*args)
 
     async def __call__(self, request: RawRequest, body: BodyReader) -> Response:
         path, _, query = request.target.partition("?")
         offset, length = (int(part.partition("=")[2]) for part in query.split("&"))
         try:
-            recalled = await self.recalls.open("a", BlobRef("c", path[1:]), ETAG, offset, offset + length)
+            recalled = await self.recalls.open(self.stub(path[1:]), offset, offset + length)
         except BlobError as error:
             return refusal(error, lambda: 0.0)
         except BlobChanged:
@@ -56,8 +72,13 @@ def sidecar(tmp_path: Path) -> Iterator[FakeSidecar]:
 
 
 @pytest.fixture
-def server(sidecar: FakeSidecar) -> Iterator[LoopServer]:
-    with serving(App(Recalls(str(sidecar.journal)))) as started:
+def app(sidecar: FakeSidecar) -> App:
+    return App(Recalls(str(sidecar.journal)))
+
+
+@pytest.fixture
+def server(sidecar: FakeSidecar, app: App) -> Iterator[LoopServer]:
+    with serving(app) as started:
         yield started
         started.until(lambda: not sidecar.connections)
         assert not open_files(sidecar.directory)
@@ -204,6 +225,40 @@ def test_every_reason_has_its_answer(
     assert (b"It is so." in answer.body) is (why != "archived")
     wire.send(get("short", 0, 11))
     assert wire.answer().body == b"hello world"
+
+
+def opened(sidecar: FakeSidecar, etag: str, md5: bytes = b"m" * 16, *, here: bool = False) -> OpenBlob:
+    """What a second look finds: the stub with another ETag, or the blob itself."""
+    path = sidecar.directory / "here"
+    path.write_bytes(LONG if here else b"")
+    properties = stub_properties(etag, md5)
+    if here:
+        properties = replace(properties, remote=None, content_md5=md5)
+    return OpenBlob(os.open(path, os.O_RDONLY), BlobState("long", len(LONG), properties))
+
+
+@pytest.mark.parametrize(("here", "etag"), [(True, ETAG), (False, ETAG), (False, "0x2")])
+def test_the_same_content_is_read_on(server: LoopServer, sidecar: FakeSidecar, app: App, here: bool, etag: str) -> None:
+    """Its metadata was set in the middle of the read, or its bytes came back."""
+    sidecar.fail_at = 20 * MIB, Failed("changed", "")
+    app.now = opened(sidecar, etag, here=here)
+    sidecar.then["a", "c", "long"] = etag, LONG
+    wire = server.connect()
+    wire.send(get("long", 0, len(LONG)))
+    assert wire.answer().body == LONG
+    assert (sidecar.wants[-1].etag == etag) is (not here or etag == ETAG)
+
+
+@pytest.mark.parametrize(("here", "md5"), [(False, b"n" * 16), (True, b"m" * 16)])
+def test_another_content_is_not(server: LoopServer, sidecar: FakeSidecar, app: App, here: bool, md5: bytes) -> None:
+    """Another MD5 in the cloud; or another version here, of which nobody compared the bytes with its Content-MD5."""
+    sidecar.fail_at = 20 * MIB, Failed("changed", "")
+    app.now = opened(sidecar, "0x2", md5, here=here)
+    wire = server.connect()
+    wire.send(get("long", 0, len(LONG)))
+    body = wire.everything().partition(b"\r\n\r\n")[2]
+    assert body == LONG[: len(body)]
+    assert len(body) < len(LONG)
 
 
 def test_another_version_is_the_callers_to_look_at(server: LoopServer, sidecar: FakeSidecar) -> None:

@@ -27,7 +27,7 @@ from dataplane.server.call import Call, Handler, SyncHandler
 from dataplane.server.diskpool import Kept, busy
 from dataplane.server.downloads import CheckedRead, needs_bytes
 from dataplane.server.handlers.shared import blob_ref, entity, lease_id, tags_match
-from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, lost
+from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub, lost
 from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob
 
@@ -162,8 +162,8 @@ async def _recalled_answer(call: Call, ref: BlobRef, opened: OpenBlob) -> Respon
     if not length:
         more, body = await checked.answer(call, opened.fd, 0, 0)
         return Response(status, headers + more, body)
-    recalls = call.node.recalls
-    recalled = await recalls.open(call.account.name, ref, state.properties.etag, offset, offset + length)
+    stub = Stub(call.account.name, ref, state, call.store.open_blob, call.read)
+    recalled = await call.node.recalls.open(stub, offset, offset + length)
     if not checked.computes:
         return Response(status, headers, RecallBody(recalled, offset, length))
     try:
