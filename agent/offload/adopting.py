@@ -15,12 +15,13 @@ from typing import Final
 from agent.offload.ingest import Containers, next_revision
 from agent.offload.rows import Adopted, Copy
 from agent.offload.states import Residency
+from agent.offload.stored import check_of
 
 _WITH_COPY: Final = frozenset({Residency.COPIED, Residency.REMOTE})
 _NO_COPY: Final = Copy("", "", "", "", 0)
 _FACTS: Final = (
     "residency", "etag", "size", "modified_ns", "changed_at", "copied_etag", "cloud_etag", "cloud_container",
-    "cloud_name", "copied_at", "revision",
+    "cloud_name", "copied_at", "copy_check", "revision",
 )  # fmt: skip
 _ADOPT: Final = f"""
 INSERT INTO blobs (container_id, name, due_at, hold, {", ".join(_FACTS)})
@@ -61,6 +62,7 @@ def _values(connection: sqlite3.Connection, rows: list[Adopted]) -> Iterator[dic
             "cloud_container": copy.cloud_container,
             "cloud_name": copy.cloud_name,
             "copied_at": copy.copied_at,
+            "copy_check": check_of(row.name, copy),
             "revision": revision,
             "known": row.revision,
         }

@@ -18,14 +18,14 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
-from agent.offload.rows import COLUMNS, Row, row_of
+from agent.offload.rows import Row
 from agent.offload.schema import EVICTABLE
+from agent.offload.stored import DamagedRow, row_by_id
 
 _COLD: Final = f"blobs INDEXED BY blobs_cold WHERE {EVICTABLE}"
 _PLACE: Final = "read_before_at, used_at, size, id"  # the index, in its order
 _ENTRIES: Final = f"SELECT {_PLACE} FROM {_COLD} AND container_id = ? AND ({_PLACE}) > (?, ?, ?, ?)"
 _UNUSED: Final = " AND read_before_at < ? AND used_at < ?"
-_ROW: Final = f"SELECT {COLUMNS} FROM blobs b JOIN containers c ON c.id = b.container_id WHERE b.id = ?"
 _TOTALS: Final = f"""
 SELECT c.account, c.container, t.blobs, t.bytes FROM (
 SELECT container_id, count(*) AS blobs, sum(size) AS bytes FROM {_COLD} GROUP BY container_id
@@ -69,7 +69,7 @@ def candidates(
     """At most `limit` rows after a place, the coldest first."""
     numbers = _numbers(connection, account, containers)
     merged = heapq.merge(*(_entries(connection, number, unused_since, after or _FIRST) for number in numbers))
-    return [row_of(connection.execute(_ROW, (place.id,)).fetchone()) for place in islice(merged, limit)]
+    return [row_by_id(connection, place.id) for place in islice(merged, limit)]
 
 
 def evictable(connection: sqlite3.Connection) -> list[Evictable]:
@@ -86,4 +86,10 @@ def _entries(connection: sqlite3.Connection, container: int, unused_since: int |
     """The entries of a container after a place, in order."""
     unused = () if unused_since is None else (unused_since, unused_since)
     sql = f"{_ENTRIES}{_UNUSED if unused else ''} ORDER BY {_PLACE}"
-    return map(Place._make, connection.execute(sql, (container, *after, *unused)))
+    return map(_place, connection.execute(sql, (container, *after, *unused)))
+
+
+def _place(entry: tuple[int, ...]) -> Place:
+    if any(type(value) is not int for value in entry):
+        raise DamagedRow("an index has a value of another type")
+    return Place._make(entry)

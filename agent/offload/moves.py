@@ -12,6 +12,7 @@ from typing import Final
 from agent.offload import fuse
 from agent.offload.rows import ERROR_CHARACTERS_MAX, Copy, Failure, Row, Seen, Turn
 from agent.offload.states import TABLE, Event, Hold
+from agent.offload.stored import check_of
 
 #: The first change that the cloud lacks stays the first until a copy covers it. `:at` is the time of this one.
 SINCE: Final = "CASE residency WHEN 'queued' THEN changed_at ELSE :at END"
@@ -36,7 +37,7 @@ _BLOB: Final = (
 
 _COPY: Final = (
     "copied_etag = :copied_etag, cloud_etag = :cloud_etag, cloud_container = :cloud_container, "
-    "cloud_name = :cloud_name, copied_at = :copied_at"
+    "cloud_name = :cloud_name, copied_at = :copied_at, copy_check = :check"
 )
 
 #: What may follow these words is a secret: SAS signatures, account keys, tokens. A cloud's error may quote a request.
@@ -125,7 +126,8 @@ def _in_cloud(
     connection: sqlite3.Connection, row: Row, event: Event, copy: Copy, also: str, seen: dict[str, str | int]
 ) -> bool:
     """A version is in the cloud. That is kept of the blob even where the version is not the present one any more."""
-    values = {**copy._asdict(), "copied_etag": copy.etag, **seen, **_names(row)}
+    told = {**copy._asdict(), "copied_etag": copy.etag, "check": check_of(row.name, copy)}
+    values = {**told, **seen, **_names(row)}
     connection.execute(f"UPDATE blobs SET {_COPY} WHERE {_BLOB}", values)
     if _move(connection, row, event, also, values):
         return True

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.offload import schema
-from agent.offload.rows import DamagedRow
+from agent.offload.stored import DamagedRow
 from agent.problems import OperatorError
 from dataplane.journal.localdisk import why_network_kind
 from dataplane.store.probe import file_system
@@ -182,7 +182,7 @@ def translated(path: Path) -> Iterator[None]:
     """Turn what SQLite says of the file or the disk into our exceptions; what is left is a bug."""
     try:
         yield
-    except DamagedRow as error:
+    except (DamagedRow, UnicodeDecodeError) as error:  # the second is of Python's, of what SQLite says of a bad name
         raise DamagedDatabase(f"{path} is damaged: {error}") from error
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "")

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from agent.offload.rows import COLUMNS, Row, row_of, states_of
+from agent.offload.rows import Row
 from agent.offload.states import Hold, Residency
+from agent.offload.stored import COLUMNS, row_of, states_of
 
 EXAMINED_MAX: Final = 50_000  # entries for a page, about 100 ms when none of them matches
 _LAST_CODE_POINT: Final = 0x10FFFF

@@ -128,26 +128,3 @@ class Row(NamedTuple):
     read_at: int
     pinned: bool
     read_before_at: int = 0  # the read before the last, at least HEAT_GAP_NS (ingest.py) earlier
-
-
-# A query that ends in `FROM {ROWS} WHERE ...` and begins with SELECT {COLUMNS} is read by row_of.
-COLUMNS: Final = ", ".join(f"c.{field}" if field in ("account", "container") else f"b.{field}" for field in Row._fields)
-
-
-class DamagedRow(Exception):
-    """A state that no program ever wrote: the file is damaged, although SQLite can read it."""
-
-
-def states_of(residency: str, hold: str) -> tuple[Residency, Hold]:
-    """What is stored, as states. Raises DamagedRow."""
-    try:
-        return Residency(residency), Hold(hold)
-    except ValueError as error:
-        raise DamagedRow(str(error)) from None
-
-
-def row_of(record: tuple[object, ...]) -> Row:
-    """A Row of the columns of COLUMNS. Raises DamagedRow."""
-    row = Row._make(record)
-    residency, hold = states_of(row.residency, row.hold)
-    return row._replace(residency=residency, hold=hold, pinned=bool(row.pinned))

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, cast
 
+from agent.offload.stored import copy_check
+
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
@@ -103,6 +105,13 @@ def _second(database: "Database") -> None:
     # What can be evicted, the coldest of each container first; with its sizes, for the totals.
     database.execute(
         f"CREATE INDEX blobs_cold ON blobs (container_id, read_before_at, used_at, size) WHERE {EVICTABLE}"
+    )
+    # A check of what is said of the copy in the cloud; 0 where there is none.
+    database.table("blobs").add_column("copy_check", int, not_null_default=0)
+    database.conn.create_function("check_of", 6, copy_check, deterministic=True)
+    database.execute(
+        "UPDATE blobs SET copy_check = check_of(name, copied_etag, cloud_etag, cloud_container, cloud_name, copied_at) "
+        "WHERE copied_etag <> ''"
     )
     # A stub whose bytes were on their way is a stub: states.py has no residency for it any more.
     database.execute("UPDATE blobs SET residency = 'remote' WHERE residency = 'recalling'")

@@ -14,8 +14,9 @@ import sqlite3
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from agent.offload.rows import COLUMNS, Row, row_of
+from agent.offload.rows import Row
 from agent.offload.schema import ACTIVE
+from agent.offload.stored import row_by_id
 
 PROMOTED_MAX: Final = 10_000  # about 50 ms
 _LOWEST: Final = (-(2**63), -(2**63), 0)  # before every (priority, order_key, id)
@@ -30,7 +31,6 @@ _PROMOTE: Final = f"""
 UPDATE blobs SET hold = ''
 WHERE id IN (SELECT id FROM {_WAITING} AND due_at <= ? ORDER BY due_at LIMIT {PROMOTED_MAX})"""
 _RUNNING: Final = "SELECT container_id, count(*) FROM blobs WHERE id IN (SELECT value FROM json_each(?)) GROUP BY 1"
-_ROW: Final = f"SELECT {COLUMNS} FROM blobs b JOIN containers c ON c.id = b.container_id WHERE b.id = ?"
 
 
 class _Head(NamedTuple):
@@ -72,7 +72,7 @@ class Taker:
             after = (head.priority, head.order_key, head.id)
             if following := self._head(head.container, after, head.running + 1, busy):
                 heapq.heappush(heads, following)
-        return [row_of(self._connection.execute(_ROW, (row_id,)).fetchone()) for row_id in taken]
+        return [row_by_id(self._connection, row_id) for row_id in taken]
 
     def _promote(self, now: int) -> None:
         due_at = next_due(self._connection)

@@ -13,7 +13,7 @@ from agent.offload.database import Queue
 from agent.offload.opening import DamagedDatabase, NewerDatabase, QueueBusy, QueueUnwritable
 from agent.problems import OperatorError
 
-from .database_support import NOW, change, everything
+from .database_support import NOW, change, copy, everything
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -140,6 +140,22 @@ def test_a_state_that_nobody_ever_wrote_is_damage(tmp_path: Path, flipped: bytes
                 look()
 
 
+@pytest.mark.parametrize("told", [b"cloud/name", b"cloud-c", b"cloud e1", b"my name"])
+def test_a_flipped_bit_in_what_is_said_of_a_copy_is_damage(tmp_path: Path, told: bytes) -> None:
+    """Bytes may leave this node because of what it says."""
+    path = tmp_path / "queue.db"
+    with Queue(path) as queue:
+        queue.ingest("s", 1, [change("my name")])
+        (row,) = queue.take(NOW, 1, [])
+        queue.copied(row, copy("e1"))
+        assert len(queue.candidates(1)) == 1
+    content = path.read_bytes()
+    assert told in content
+    path.write_bytes(content.replace(told, told[:-1] + bytes([told[-1] ^ 1])))
+    with Queue(path) as queue, pytest.raises(DamagedDatabase, match="check of its copy"):
+        queue.candidates(1)
+
+
 def test_damage_that_comes_while_it_is_open_is_said(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     fill(path, 2_000)
@@ -241,7 +257,8 @@ def test_version_1_becomes_version_2(tmp_path: Path) -> None:
     connection.execute("INSERT INTO containers VALUES (1, 'a', 'c')")
     connection.executemany(
         "INSERT INTO blobs (container_id, name, residency, hold, revision, etag, modified_ns, changed_at, due_at, "
-        "read_at) VALUES (1, ?, ?, '', 7, 'e', ?, 1, 1, ?)",
+        "copied_etag, cloud_etag, cloud_name, copied_at, read_at) "
+        "VALUES (1, ?, ?, '', 7, 'e', ?, 1, 1, 'e', 'cloud e', 'there', 9, ?)",
         [("warm", "copied", 5, 60), ("cold", "copied", 40, 0), ("back", "recalling", 5, 0), ("new", "queued", 5, 0)],
     )
     connection.close()
