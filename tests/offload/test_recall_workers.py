@@ -103,7 +103,7 @@ async def test_a_range_moves_its_range_only(world: World, streamed: tuple[Proxy,
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("kept", [True])
+@pytest.mark.parametrize("kept", [True, False])
 async def test_windows_follow_each_other(
     world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path, kept: bool
 ) -> None:
