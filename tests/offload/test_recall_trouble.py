@@ -179,9 +179,9 @@ async def test_a_blob_can_be_evicted_again_at_once_and_be_read_again(world: Worl
         assert remote is not None
         async with Worker(made.socket_path) as still_reading:
             for _ in range(3):
+                assert await still_reading.read(key, 0, 10) == data[:10]
                 async with Worker(made.socket_path) as worker:
                     assert await worker.read(key, 0, MIB) == data
-                assert await still_reading.read(key, 0, 10) == data[:10]
                 await eventually(lambda: not made.is_stub(key) and not made.recalls.document()["open"])
                 made.store.run(made.store.evict(key.ref(), key.etag, remote))
 
