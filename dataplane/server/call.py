@@ -16,7 +16,7 @@ from dataplane.blobapi.message import Request, Response
 from dataplane.blobapi.operations import OperationSpec
 from dataplane.server.diskpool import busy
 from dataplane.server.patience import in_time
-from dataplane.server.recalls import LOOKS_COUNT_MAX
+from dataplane.server.recalls import LOOKS_COUNT_MAX, check_known
 from dataplane.server.sender import discard
 from dataplane.server.timings import Timings
 from dataplane.store.errors import BytesAway
@@ -141,6 +141,9 @@ class Call:
             try:
                 return await self.write(make())
             except BytesAway as away:
+                state = await self.read(self.store.stat_blob, away.ref)
+                if state is not None:
+                    check_known(state.properties)
                 await self.node.recalls.bring(self.account.name, away.ref, away.etag)
         raise busy()
 

@@ -30,7 +30,7 @@ from dataplane.server.call import Call
 from dataplane.server.diskpool import DiskPools, Kept, busy
 from dataplane.server.handlers.shared import tags_match
 from dataplane.server.node import Account
-from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub, lost
+from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub, check_known
 from dataplane.server.remotesource import open_remote
 from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob
@@ -237,8 +237,7 @@ async def _recalled(call: Call, account: Account, ref: BlobRef, stub: LocalSourc
     """The source of a stub's bytes, of which the first are there; None when there are none to copy. Raises BlobError,
     BlobChanged."""
     properties = stub.properties
-    if properties.remote is None or not properties.remote.container:
-        raise lost()
+    check_known(properties)
     stub.properties = replace(properties, remote=None)  # the copy's bytes are going to be here
     if not stub.size:
         return None

@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
-from dataplane.blobapi.model import BlobState
+from dataplane.blobapi.model import BlobProperties, BlobState
 from dataplane.ipc import recalls
 from dataplane.ipc.recalls import WINDOW_BYTES_MAX, Bring, Brought, Failed, Have, Message, RecallError, Want
 from dataplane.server.diskpool import Kept
@@ -305,11 +305,12 @@ def refusal(failed: Failed) -> BlobError:
     return make(failed) if make is not None else _busy(failed.text, failed.retry_seconds)
 
 
-def lost() -> BlobError:
-    """Of a stub that nobody knows any more what it stands for."""
-    return _busy(
-        "The blob's bytes are in the cloud, but the record of it is gone: blobedge reconcile --repair mends it."
-    )
+def check_known(properties: BlobProperties) -> None:
+    """Raises BlobError ServerBusy for a stub that has lost its record: nobody knows what it stands for."""
+    if properties.remote is not None and not properties.remote.container:
+        raise _busy(
+            "The blob's bytes are in the cloud, but the record of it is gone: blobedge reconcile --repair mends it."
+        )
 
 
 def _archived(failed: Failed) -> BlobError:

@@ -256,6 +256,16 @@ def test_a_stub_that_lost_its_record(node: Node, client: WireClient, container: 
         answer = client.request(method, container + "/lost")
         assert (answer.status, answer.code) == (503, "ServerBusy")
     assert b"reconcile" in client.request("GET", container + "/lost").body
+    source = {"x-ms-copy-source": url(client, container + "/lost")}
+    for answer in (
+        client.request("PUT", container + "/lost", {"comp": "snapshot"}),
+        client.request("PUT", container + "/lost", {"comp": "metadata"}, {"x-ms-meta-k": "w"}),
+        client.request("PUT", container + "/copy", None, source),
+    ):
+        assert (answer.status, answer.code) == (503, "ServerBusy")
+        assert b"reconcile" in answer.body
+    assert not node.sidecar.wants
+    assert not node.sidecar.brings
     assert client.request("DELETE", container + "/lost").status == 202
 
 

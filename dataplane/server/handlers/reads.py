@@ -27,7 +27,7 @@ from dataplane.server.call import Call, Handler, SyncHandler
 from dataplane.server.diskpool import Kept, busy
 from dataplane.server.downloads import CheckedRead, needs_bytes
 from dataplane.server.handlers.shared import blob_ref, entity, lease_id, tags_match
-from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub, lost
+from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub, check_known
 from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob
 
@@ -221,8 +221,8 @@ def _check(call: Call, state: BlobState) -> BlobState:
     """Lease and conditions of a read; returns the state as it is now. Raises BlobError: those of leases, and 304 or
     412 ConditionNotMet; 503 for a stub without a record."""
     properties = state.properties
-    if properties.remote is not None and not properties.remote.container:
-        raise lost()
+    if properties.remote is not None:
+        check_known(properties)
     leases.check_blob_use(state.lease, lease_id(call), call.now, properties.last_modified, Use.READ)
     conditions = parse_conditions(call.request.headers)
     check_read(conditions, properties.etag, properties.last_modified, properties.tags, tags_match)
