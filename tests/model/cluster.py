@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
 
+from dataplane.store.store import Store
 from tests.durability.processes import ServerProcess
 from tests.support import KEY, Answer, WireClient
 
@@ -38,6 +39,7 @@ class Cluster:
             self._process.kill_all()
             raise
         self._served = [0] * WORKERS
+        self.store = Store(str(root), durable=durability == "strict")  # a third process on the same tree
 
     def connect(self) -> WireClient:
         """A connection to whichever worker the kernel picks."""
@@ -78,6 +80,7 @@ class Cluster:
         """SIGTERM has to drain and exit 0, and nothing may have gone wrong on the way."""
         for _, client in self._clients:
             client.close()
+        self.store.close()
         try:
             assert self._process.terminate() == 0
             text = self._process.log.read_text(errors="replace")

@@ -8,6 +8,7 @@ failure shows all steps that led to it; BLOBEDGE_MODEL_SHRINK=1 takes minutes mo
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import os
 import xml.etree.ElementTree as ET
@@ -21,6 +22,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from dataplane.blobapi.model import Remote
+from dataplane.store.store import BlobRef
 from tests.support import Answer
 
 from . import strategies as some
@@ -261,6 +264,48 @@ class TwoWorkers(RuleBasedStateMachine):
         if it.snapshot:
             self.check(it.at, it.snapshot)
         self.check(it.at)
+
+    @rule(how=some.hows, new=st.just({}) | some.metadata)
+    def evict_and_recall(self, how: How, new: dict[str, str]) -> None:
+        """Another process lets the bytes go, and brings them back: meanwhile the blob is what it was, and metadata that
+        are set on the stub are the blob's."""
+        it = self.begin(without_conditions(how))
+        blob = self.blob(it.at)
+        if blob is None or not blob.content:
+            return
+        ref = BlobRef(f"{it.at[0]}{self.run}", it.at[1])
+        self.evict(ref, blob.content)
+        for self.worker in range(WORKERS):
+            head = self.send(it.at, "HEAD", {})
+            assert (head.status, head.headers["content-length"]) == (200, str(len(blob.content)))
+            self.observer.headers(head, blob, 0)
+            self.observer.tier(head, blob)
+        self.list_blobs(self.worker, it.at[0], "", "", None, snapshots=False, uncommitted=False)
+        if new:
+            answer = self.send(it.at, "PUT", {"comp": "metadata"}, headers_of(New(metadata=new)) | it.headers)
+            changed = self.agree(lambda: self.model.set_metadata(it.at, new, it.conditions, it.lease_id), 200, answer)
+            if changed is not None:
+                self.observer.entity(answer, changed.etag)
+        self.recall(ref, blob.content)
+        self.check(it.at)
+        self.check(it.at)
+
+    def evict(self, ref: BlobRef, content: bytes) -> None:
+        """A stub takes the blob's place."""
+        store = self.cluster.store
+        state = store.stat_blob(ref)
+        assert state is not None
+        etag = state.properties.etag
+        remote = Remote(len(content), hashlib.md5(content).digest(), "0x8DC", "cloud", "name", etag, 0, 0)
+        assert store.run(store.evict(ref, etag, remote)) == len(content)
+
+    def recall(self, ref: BlobRef, content: bytes) -> None:
+        """The blob takes the stub's place."""
+        store = self.cluster.store
+        state, staged = store.stat_blob(ref), store.stage(ref.container)
+        assert state is not None
+        staged.write(content)
+        store.run(store.recall(ref, staged, state.properties.etag))
 
     # --- parts of a blob ---
 
