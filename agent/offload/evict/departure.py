@@ -174,14 +174,15 @@ class Departures:
             with trio.move_on_after(ASK_SECONDS_MAX) as scope:
                 held = await self._ask(row, size, errand)
         except CloudFailed as failed:
+            if failed.fault.kind is Kind.LINK:
+                self._watch.no_way()
+                return OFFLINE
             if answered(failed.fault):
                 self._watch.answered()
-            elif failed.fault.kind is Kind.LINK:
-                self._watch.no_way()
             return f"the cloud was not to be asked: {failed.fault.code}"
         if scope.cancelled_caught:
             self._watch.no_way()
-            return "the cloud did not answer"
+            return OFFLINE
         self._watch.answered()
         if held is None:
             await self._lost(row)

@@ -8,8 +8,8 @@
 
 The first four take COPIED rows in the queue's order of coldness, pass over those whose rule keeps them (nothing is
 opened for that), and hand the rest to departure.py in batches. A blob that could not go rests for a while, so that it
-costs nothing meanwhile. A pass that found nothing to do is followed by a pause of PAUSE_FACTOR times its length: a
-million blobs that may not go cost a tenth of a core at most.
+costs nothing meanwhile. A pass that found nothing to do is followed by a pause of PAUSE_FACTOR times as long as it took
+to choose: a million blobs that may not go cost a tenth of a core at most.
 
 In low space, uploads that make room are brought forward, and recalls are not kept (`keep`).
 """
@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
@@ -73,6 +74,14 @@ class Told(Protocol):
 
     def keep(self, reason: str, name: str) -> None:
         """A blob was left as it is."""
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What a pass over a queue's rows has come to: blobs that stayed, by reason, and how long it took to choose."""
+
+    stays: Counter[str] = field(default_factory=Counter)
+    reading_seconds: float = 0.0
 
 
 class Evictor:
@@ -169,45 +178,46 @@ class Evictor:
 
     async def _again_and_again(self, seconds: float, unused_days: float | None) -> None:
         while True:
-            began = time.monotonic()
-            await self._sweep(unused_days)
-            await trio.sleep(max(seconds, PAUSE_FACTOR * (time.monotonic() - began)))
+            done = _Pass()
+            await self._sweep(unused_days, done)
+            await trio.sleep(max(seconds, PAUSE_FACTOR * done.reading_seconds))
 
     async def _make_room(self, disk: Disk) -> None:
         """One pass over a disk, or as much of one as it needs."""
-        began, want = time.monotonic(), self.spaces.to_free(disk)
-        freed, stays = 0, Counter[str]()
+        want, freed, done = self.spaces.to_free(disk), 0, _Pass()
         try:
             for part in sorted(disk.parts):
                 if freed < want and not self._waits_for_link(disk):
-                    freed += await self._free(part, lambda: disk.mode, want - freed, stays)
+                    freed += await self._free(part, lambda: disk.mode, want - freed, done)
             if self._waits_for_link(disk):
                 copies = await self._copies()
-                stays[OFFLINE] = sum(at.blobs for at in copies if self.spaces.disk(at.account, at.container) is disk)
-            disk.stays, disk.stuck = stays, not freed
+                done.stays[OFFLINE] = sum(
+                    at.blobs for at in copies if self.spaces.disk(at.account, at.container) is disk
+                )
+            disk.stays, disk.stuck = done.stays, not freed
             await self.spaces.look()
             if not freed:
-                await trio.sleep(PAUSE_FACTOR * (time.monotonic() - began))
+                await trio.sleep(PAUSE_FACTOR * done.reading_seconds)
         finally:
             self._busy.discard(id(disk))
 
     def _waits_for_link(self, disk: Disk) -> bool:
         return self._departures.offline and disk.mode is not Mode.LOW_SPACE
 
-    async def _sweep(self, unused_days: float | None) -> None:
+    async def _sweep(self, unused_days: float | None, done: _Pass) -> None:
         """One pass over all disks, for what goes whatever their use is."""
         if self._departures.offline:
             return
         since = None if unused_days is None else time.time_ns() - int(unused_days * DAY_NS)
         for disk in self.spaces:
             for part in sorted(disk.parts):
-                await self._free(part, _normal, math.inf, Counter(), since)
+                await self._free(part, _normal, math.inf, done, since)
 
     async def _free(
-        self, part: Part, mode: Callable[[], Mode], want: float, stays: Counter[str], since: int | None = None
+        self, part: Part, mode: Callable[[], Mode], want: float, done: _Pass, since: int | None = None
     ) -> int:
         """Let blobs of a part go until `want` bytes are on their way, or all were asked for, several batches at a time.
-        Returns the bytes that went; `stays` counts what stayed."""
+        Returns the bytes that went."""
         freed = promised = 0
         send, receive = trio.open_memory_channel[list[Row]](0)
 
@@ -217,13 +227,13 @@ class Evictor:
                 for left in await self._let_go(batch, mode()):
                     freed += left.size
                     if left.why:
-                        stays[left.why] += 1
+                        done.stays[left.why] += 1
 
         async with trio.open_nursery() as nursery:
             for _ in range(LANES):
                 nursery.start_soon(lane, receive.clone())
             receive.close()
-            async with send, aclosing(self._rows(part, mode, stays, since)) as rows:
+            async with send, aclosing(self._rows(part, mode, done, since)) as rows:
                 async for batch in rows:
                     going = _enough(batch, want - promised)
                     promised += sum(row.size for row in going)
@@ -233,7 +243,7 @@ class Evictor:
         return freed
 
     async def _rows(
-        self, part: Part, mode: Callable[[], Mode], stays: Counter[str], since: int | None = None
+        self, part: Part, mode: Callable[[], Mode], done: _Pass, since: int | None = None
     ) -> AsyncGenerator[list[Row], None]:
         """Batches of a part's rows that may go by what the queue knows of them, the coldest first. `since`: only what
         was not used at or after that time."""
@@ -241,15 +251,15 @@ class Evictor:
         containers, after = await self._containers(part), None
         batch: list[Row] = []
         while containers:
+            began = time.monotonic()
             page = await self._queue(functools.partial(_candidates, part.account, containers, since, after))
-            for row in page:
-                if why := self._stays(row, mode()):
-                    stays[why] += 1
-                    continue
-                batch.append(row)
-                if len(batch) == BATCH_ROWS:
-                    yield batch
-                    batch = []
+            reasons = [self._stays(row, mode()) for row in page]
+            done.stays.update(filter(None, reasons))
+            batch += [row for row, why in zip(page, reasons, strict=True) if not why]
+            done.reading_seconds += time.monotonic() - began
+            while len(batch) >= BATCH_ROWS:
+                yield batch[:BATCH_ROWS]
+                batch = batch[BATCH_ROWS:]
             if len(page) < PAGE_ROWS:
                 break
             after = place_of(page[-1])
@@ -281,9 +291,9 @@ class Evictor:
         if len(self._rests) > RESTS_COUNT_MAX:
             self._rests.clear()
         for left in found:
-            if left.why:
+            if left.why and left.why != OFFLINE:  # which is no fault of the blob
                 self._rests[left.row.id, left.row.revision] = until
-            else:
+            elif not left.why:
                 self.evicted_count += 1
                 self.evicted_bytes += left.size
         return found
