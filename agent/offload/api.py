@@ -32,6 +32,7 @@ from agent.offload.engine import BUG
 from agent.offload.failures import Kind
 from agent.offload.fuse import FAILURE as FUSE
 from agent.offload.queries import BadCursor, Filter
+from agent.offload.reconcile.verdict import COPY_LOST
 from agent.offload.rows import Row
 from agent.offload.states import Hold, Residency
 
@@ -42,7 +43,7 @@ SOCKET_MODE: Final = 0o600
 BACKLOG_COUNT: Final = 16
 ANY_HOLD: Final = "any"
 #: What a row's failure can be. A link that is down is none of a blob.
-FAILURES: Final = (*(kind.value for kind in Kind if kind is not Kind.LINK), MOUNT, FUSE, HELD, BUG)
+FAILURES: Final = (*(kind.value for kind in Kind if kind is not Kind.LINK), MOUNT, FUSE, HELD, BUG, COPY_LOST)
 _DIGEST_BYTES: Final = 6
 
 E = TypeVar("E", Act, Hold, Residency)

@@ -12,7 +12,7 @@ Rejected: comparing every blob by opening it (the listing has the ETag), a list 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
@@ -22,6 +22,7 @@ import trio
 from agent.offload.amounts import NANOSECONDS
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
+from agent.offload.delivery import MOUNT_ERRORS
 from agent.offload.look import Stores, is_text, storable
 from agent.offload.queries import Known
 from agent.offload.rows import Change, Turn
@@ -61,43 +62,81 @@ class Place:
     blobs: int = 0  # that were looked at
 
 
+Places = dict[str, Place]  # by account: those whose scan is not finished
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a scan found, and which accounts it could not finish: their mounts failed."""
+
+    blobs: int
+    found: int
+    failed: dict[str, Exception]
+
+
 class Scanner:
-    """Scans all accounts, or a container. Not for two tasks at once."""
+    """Scans accounts, or a container. Not for two tasks at once."""
 
     def __init__(self, stores: Stores, queue: AsyncQueue, rules: Rules) -> None:
         self._stores: Final = stores
         self._queue: Final = queue
         self._rules: Final = rules
+        self._left: Places = {}  # as they are noted
         self.place: Place | None = None  # of the scan that is under way
 
-    async def unfinished(self) -> Place | None:
-        """The place of a scan that the process before this one did not finish."""
+    def beginning(self, place: Place) -> Places:
+        """All accounts from their beginning, otherwise as `place` says."""
+        return {account: replace(place, account=account) for account in self._stores.names()}
+
+    async def unfinished(self) -> Places:
+        """The places of scans that were not finished, by the process before this one or because of a mount."""
         text = await self._queue(lambda queue: queue.recall(PLACE))
         try:
-            return Place(**json.loads(text)) if text else None
-        except (ValueError, TypeError):  # of another version
-            return Place()
+            found = {account: Place(**place) for account, place in json.loads(text or "{}").items()}
+        except (ValueError, TypeError, AttributeError):  # of another version
+            return self.beginning(Place())
+        return {account: place for account, place in found.items() if account in self._stores.names()}
 
-    async def begin(self, place: Place) -> None:
-        """Note that a scan begins here: `unfinished` has it until `scan` is through. Raises QueueError."""
-        await self._note([], place)
+    async def begin(self, places: Places, settings: Mapping[str, str] | None = None) -> None:
+        """Note that scans begin here, and no others: `unfinished` has each until `scan` is through with it; and keep
+        settings with that. Raises QueueError."""
+        self._left = dict(places)
 
-    async def scan(self, place: Place) -> Place:
-        """Look at everything from a place on. Returns the last place. Raises QueueError, and StoreError or OSError for
-        a mount that fails: then what was found so far is noted, and `unfinished` is where it stopped."""
-        self.place = place
-        for account in sorted(self._stores.names()):
-            if account < place.account:
-                continue
-            for container in await self._containers(account):
-                if (account, container) < (place.account, place.container):
-                    continue
-                if (account, container) != (place.account, place.container):
-                    place = replace(place, account=account, container=container, start="")
-                place = await self._container(place)
-        await self._queue(lambda queue: queue.remember(PLACE, ""))
+        def note(queue: Queue) -> None:
+            queue.remember(PLACE, self._noted())
+            for key, value in (settings or {}).items():
+                queue.remember(key, value)
+
+        await self._queue(note)
+
+    async def scan(self, places: Places) -> Done:
+        """Look at accounts, each from its place on. One whose mount fails stops where it is, and the others go on; what
+        was found so far is noted, and `unfinished` has its place. Raises QueueError."""
+        self._left = {**await self.unfinished(), **places}
+        blobs, found = 0, 0
+        failed: dict[str, Exception] = {}
+        for account, begun in sorted(places.items()):
+            try:
+                await self._account(begun)
+            except MOUNT_ERRORS as error:
+                failed[account] = error
+            place = self._left[account] if account in failed else self.place or begun
+            blobs, found = blobs + place.blobs, found + place.found
+            if account not in failed:
+                del self._left[account]
+                await self._queue(lambda queue: queue.remember(PLACE, self._noted()))
         self.place = None
-        return place
+        return Done(blobs, found, failed)
+
+    async def _account(self, place: Place) -> None:
+        """Look at one from its place on."""
+        self.place = place
+        for container in await self._containers(place.account):
+            if container < place.container:
+                continue
+            if container != place.container:
+                place = replace(place, container=container, start="")
+            place = await self._container(place)
 
     async def scan_container(self, account: str, container: str) -> None:
         """Look at one container, which was itself made, changed or deleted. Raises as `scan`."""
@@ -117,8 +156,6 @@ class Scanner:
             states, end = await self._page(place)
             changes, place = await self._compare(place, states, end)
             place = replace(place, start=end or "")
-            if keep:
-                self.place = place
             await self._note(changes, place if keep else None)
             if end is None:
                 return place
@@ -166,10 +203,15 @@ class Scanner:
             if changes:
                 queue.note(changes)
             if place is not None:
-                queue.remember(PLACE, json.dumps(asdict(place)))
+                queue.remember(PLACE, self._noted())
 
+        if place is not None:
+            self.place = self._left[place.account] = place
         if changes or place is not None:
             await self._queue(note)
+
+    def _noted(self) -> str:
+        return json.dumps({account: asdict(place) for account, place in self._left.items()})
 
     async def _call(self, account: str, function: Callable[[Store], T]) -> T:
         return await self._stores.call(account, function, CALL_SECONDS_MAX)

@@ -38,6 +38,7 @@ from agent.offload.failures import Kind
 from agent.offload.gate import Gate
 from agent.offload.identity import identity
 from agent.offload.jobs import Jobs
+from agent.offload.link import Link
 from agent.offload.linkwatch import LinkWatch
 from agent.offload.look import Stores
 from agent.offload.opening import DamagedDatabase, QueueError
@@ -47,6 +48,8 @@ from agent.offload.recall.news import QueueNews
 from agent.offload.recall.recalls import Recalls
 from agent.offload.recall.server import RecallService
 from agent.offload.recall.shelf import Shelf
+from agent.offload.reconcile import pages as reconcile_pages
+from agent.offload.reconcile.reconciler import Reconciler
 from agent.offload.residency import Residency
 from agent.offload.rounds import Rounds
 from agent.offload.rules import Rules
@@ -133,6 +136,7 @@ class _Parts:
         rounds: Rounds,
         recalling: RecallService,
         pages: Callable[[Jobs], Residency],
+        reconciler: Reconciler,
         socket_path: Path,
     ) -> None:
         self._queue = queue
@@ -143,6 +147,7 @@ class _Parts:
         self._rounds = rounds
         self._recalling = recalling
         self._pages = pages
+        self._reconciler = reconciler
         self._socket_path = socket_path
         self._speed = report.Speed()
 
@@ -162,7 +167,12 @@ class _Parts:
         departures = Departures(queue, stores, rules, cloud, watch)
         evictor = Evictor(queue, stores, rules, departures, offload)
         await trio.to_thread.run_sync(lambda: journals.mkdir(mode=0o700, parents=True, exist_ok=True))
-        rounds = Rounds(Scanner(stores, queue, rules), queue, offload, journals)
+
+        def online() -> bool:
+            return watch.state.link is not Link.OFFLINE
+
+        reconciler = Reconciler(queue, stores, rules, cloud, offload, journals.parent, online)
+        rounds = Rounds(Scanner(stores, queue, rules), queue, offload, journals, reconciler.rebuild)
 
         def changed(containers: set[tuple[str, str]]) -> None:
             rounds.want(containers)
@@ -176,7 +186,7 @@ class _Parts:
         def pages(jobs: Jobs) -> Residency:
             return Residency(stores, rules, queue, jobs, {"evict": evictor.plan})
 
-        return cls(queue, cloud, engine, evictor, tail, rounds, recalling, pages, socket_path)
+        return cls(queue, cloud, engine, evictor, tail, rounds, recalling, pages, reconciler, socket_path)
 
     async def run(self, say: Say) -> None:
         """Until cancelled or something fails."""
@@ -189,8 +199,10 @@ class _Parts:
                 nursery.start_soon(self._evictor.run)
                 nursery.start_soon(self._recalling.run)
                 nursery.start_soon(self._follow_credential)
-                pages = self._pages(Jobs(nursery)).routes()
-                nursery.start_soon(api.serve, sock, self._queue, self, pages)
+                nursery.start_soon(self._reconciler.run)
+                residency, reconciling = self._pages(Jobs(nursery)).routes(), reconcile_pages.routes(self._reconciler)
+                others = ({**residency[0], **reconciling[0]}, {**residency[1], **reconciling[1]})
+                nursery.start_soon(api.serve, sock, self._queue, self, others)
                 await self._report_for_ever(say)
         finally:
             sock.close()

@@ -17,7 +17,7 @@ from agent.offload.look import Looked, Stores, look, open_store
 from agent.offload.queries import Filter
 from agent.offload.rows import Change, Copy, Failure, Row
 from agent.offload.rules import Rules
-from agent.offload.scan import Place, Scanner
+from agent.offload.scan import Done, Place, Scanner
 from agent.offload.states import Hold, Residency
 
 pytestmark = pytest.mark.trio
@@ -43,6 +43,10 @@ class World:
             path = self.root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+
+    async def scan(self, *, again: bool = False) -> Done:
+        """Look at all of it, from the beginning."""
+        return await self.scanner.scan(self.scanner.beginning(Place(again=again)))
 
     def rows(self) -> dict[str, Row]:
         page = self.queue.queue.rows(Filter(), None, 100_000)
@@ -76,15 +80,15 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 async def test_it_finds_what_is_new_changed_and_gone_and_nothing_else(world: World) -> None:
     world.write("data/a", "data/b/c", "data/d", "other/not-for-a-rule")
-    await world.scanner.scan(Place())
+    await world.scan()
     assert set(world.rows()) == {"data/a", "data/b/c", "data/d"}
     world.settle()
-    done = await world.scanner.scan(Place())
+    done = await world.scan()
     assert (done.blobs, done.found) == (3, 0)
     world.write("data/a", data=b"changed")
     (world.root / "data" / "d").unlink()
     world.write("data/new")
-    assert (await world.scanner.scan(Place())).found == 3
+    assert (await world.scan()).found == 3
     queued = {name for name, row in world.rows().items() if row.residency is Residency.QUEUED}
     assert queued == {"data/a", "data/d", "data/new"}
 
@@ -99,26 +103,25 @@ async def test_pages_meet_at_any_name_and_a_scan_goes_on_where_it_stopped(
     world.write(*names)
     with trio.CancelScope() as cancelled:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.scanner.scan, Place())
+            nursery.start_soon(world.scan)
             while world.scanner.place is None or world.scanner.place.blobs < 6:
                 await trio.lowlevel.checkpoint()
             cancelled.cancel()
     stopped = await world.scanner.unfinished()
-    assert stopped is not None
-    assert 6 <= stopped.blobs < 20
+    assert 6 <= stopped["acct"].blobs < 20
     done = await world.scanner.scan(stopped)
     assert done.blobs == 20
     assert sorted(world.rows()) == names
-    assert await world.scanner.unfinished() is None
+    assert await world.scanner.unfinished() == {}
     world.settle()
     for name in names:
         (world.root / name).unlink()
-    assert (await world.scanner.scan(Place())).found == 20
+    assert (await world.scan()).found == 20
 
 
 async def test_a_container_that_is_gone_is_looked_at_blob_by_blob(world: World) -> None:
     world.write("data1/a", "data1/b")
-    await world.scanner.scan(Place())
+    await world.scan()
     world.settle()
     (world.root / "data1" / "a").unlink()
     (world.root / "data1" / "b").unlink()
@@ -129,39 +132,39 @@ async def test_a_container_that_is_gone_is_looked_at_blob_by_blob(world: World) 
 
 async def test_what_waits_for_its_turn_is_put_off_by_a_later_change_only(world: World) -> None:
     world.write("data/a")
-    await world.scanner.scan(Place())
+    await world.scan()
     first = world.rows()["data/a"].revision
-    assert (await world.scanner.scan(Place())).found == 0
+    assert (await world.scan()).found == 0
     os.utime(world.root / "data" / "a", (4e9, 4e9))
-    await world.scanner.scan(Place())
+    await world.scan()
     assert world.rows()["data/a"].revision > first
 
 
 async def test_what_will_never_go_is_looked_at_again_when_it_is_another_file_also_an_older_one(world: World) -> None:
     world.write("data/a")
-    await world.scanner.scan(Place())
+    await world.scan()
     row = world.rows()["data/a"]
     found = world.look(row)
     assert found is not None
     assert world.queue.queue.changed(row, found.seen, found.decision.turn, LATER)
     assert world.queue.queue.failed(row, Failure("poison", "400", Hold.POISON))
-    assert (await world.scanner.scan(Place())).found == 0
+    assert (await world.scan()).found == 0
     os.replace(world.root / "data" / "a", world.root / "moved-away")
     world.write("data/a", data=b"other")
     os.utime(world.root / "data" / "a", (1e9, 1e9))  # restored from a backup
-    assert (await world.scanner.scan(Place())).found == 1
+    assert (await world.scan()).found == 1
     assert world.rows()["data/a"].hold is not Hold.POISON
 
 
 async def test_other_rules_ask_again_about_what_was_kept(world: World) -> None:
     world.write("data/a")
-    await world.scanner.scan(Place())
+    await world.scan()
     row = world.rows()["data/a"]
     found = world.look(row)
     assert found is not None
     assert world.queue.queue.kept(row, found.seen)
-    assert (await world.scanner.scan(Place())).found == 0
-    assert (await world.scanner.scan(Place(again=True))).found == 1
+    assert (await world.scan()).found == 0
+    assert (await world.scan(again=True)).found == 1
 
 
 async def test_a_name_that_is_no_text_is_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +173,7 @@ async def test_a_name_that_is_no_text_is_passed_over(world: World, monkeypatch: 
     world.write("data/a", "data/z")
     with open(os.fsencode(world.root / "data") + b"/m\xff", "wb") as file:  # noqa: ASYNC230
         file.write(b"x")
-    await world.scanner.scan(Place())
+    await world.scan()
     assert set(world.rows()) == {"data/a", "data/z"}
 
 
@@ -179,6 +182,6 @@ async def test_what_was_noted_while_the_clock_was_ahead_gets_its_turn_now(world:
     now, ahead = time.time_ns(), time.time_ns() + 10 * 365 * 86_400 * 10**9
     world.queue.queue.note([Change("acct", "data", "a", ahead, ahead + 1, 0, 0)])
     assert world.queue.queue.take(now, 1, ()) == []
-    assert (await world.scanner.scan(Place())).found == 1
+    assert (await world.scan()).found == 1
     assert [row.name for row in world.queue.queue.take(time.time_ns(), 1, ())] == ["a"]
-    assert (await world.scanner.scan(Place())).found == 0
+    assert (await world.scan()).found == 0

@@ -90,6 +90,10 @@ class Reconciler:
         self.last: Course | None = None
         self.problem = ""  # why the one that is under way does not go on
 
+    def accounts(self) -> list[str]:
+        """Those of the node."""
+        return self._stores.names()
+
     async def ask(self, wish: Wish) -> int:
         """Begin one. Returns what `Course.began` of it is. Raises Busy, QueueError."""
         found = Course(wish=wish, began=time.time_ns())
@@ -182,9 +186,10 @@ class Reconciler:
         await self._queue(note)
         self.course, self.last = None, done
         seconds = (time.time_ns() - done.began) / _SECOND_NS
+        words = ", ".join(f"{count} {kind}" for kind, count in done.found.items() if count) or "nothing"
         log.info(
             "compared %d blobs here with %d in the cloud in %.1f s: %s; %d differences are left",
-            done.blobs, done.listed, seconds, dict(done.found), done.left,
+            done.blobs, done.listed, seconds, words, done.left,
         )  # fmt: skip
 
     async def _keep(self, now: Course, mend: Callable[[Queue], dict[Kind, int]] | None = None) -> Course:

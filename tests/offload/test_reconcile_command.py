@@ -1,0 +1,103 @@
+"""`blobedge reconcile` against a node that runs: what an operator sees, and a node that lost its database, or all of
+its disk."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.observability.service import CHECKOUT
+from tests.offload.engine_support import SECONDS_MAX, Edge, edge
+
+BLOBS = {"a": b"a" * 10, "b/c": b"c" * 3000, "empty": b""}
+
+
+def reconcile(node: Edge, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agent", "reconcile", *arguments, "--admin", node.service.admin]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+
+
+def document(node: Edge, *arguments: str) -> dict[str, Any]:
+    ran = reconcile(node, "--json", *arguments)
+    assert ran.returncode in (0, 1), ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout)
+    assert ran.returncode == (1 if found["left"] else 0)
+    return found
+
+
+def test_what_differs_is_told_then_mended(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        container = node.container("told")
+        for name, data in BLOBS.items():
+            container.upload_blob(name, data)
+        node.until_in_cloud("told", BLOBS)
+        node.cloud.get_container_client("told").delete_blob("a")
+        ran = reconcile(node, "acct/told")
+        assert ran.returncode == 1
+        assert "missing: acct/told/a" in ran.stdout
+        assert "1 differences: --repair mends what it can" in ran.stdout
+        assert document(node, "acct/told", "--repair")["mended"] == {"missing": 1}
+        node.until_in_cloud("told", BLOBS)
+        ran = reconcile(node)
+        assert (ran.returncode, "nothing differs" in ran.stdout) == (0, True), ran.stdout
+        assert reconcile(node, "nobody").returncode == 78
+        assert reconcile(node, "--node", "x").returncode == 78
+        assert reconcile(node, "acct/told/prefix").returncode == 78
+
+
+def test_a_database_that_is_deleted_is_made_again_while_it_serves(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        container = node.container("deleted")
+        for name, data in BLOBS.items():
+            container.upload_blob(name, data)
+        node.until_in_cloud("deleted", BLOBS)
+        before = {row["name"]: (row["residency"], row["etag"], row["cloud_etag"]) for row in node.rows()}
+        puts = node.proxy.count("^PUT")
+        made = node.until(lambda report: report["scan"]["at"])["scan"]["at"]
+        for file in node.state.glob("queue.db*"):
+            file.unlink()
+        node.service.signal(signal.SIGKILL, "sidecar")
+        assert container.download_blob("a").readall() == BLOBS["a"]  # meanwhile
+        node.until(lambda report: report["scan"]["at"] > made)
+        after = {row["name"]: (row["residency"], row["etag"], row["cloud_etag"]) for row in node.rows()}
+        assert after == before
+        assert node.proxy.count("^PUT") == puts
+        assert document(node)["found"] == {"in-step": len(BLOBS)}
+
+
+def test_a_node_that_is_built_again_from_nothing_reads_all_that_it_had(cloud_port: int, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    more = 'node = "edge-1"\n'
+    with edge(cloud_port, first, more=more) as node:
+        container = node.container("rebuilt")
+        for name, data in BLOBS.items():
+            container.upload_blob(name, data, metadata={"Name": name.replace("/", "-")}, tags={"k": name[0]})
+        node.until_in_cloud("rebuilt", BLOBS)
+        properties = {name: told(container.get_blob_client(name).get_blob_properties()) for name in BLOBS}
+    shutil.rmtree(first)
+    with edge(cloud_port, second, more=more) as node:
+        found = document(node)
+        assert found["found"]["copy-without-blob"] >= len(BLOBS)
+        restored = document(node, "acct/rebuilt", "--restore")
+        assert restored["mended"] == {"copy-without-blob": len(BLOBS)}
+        container = node.local.get_container_client("rebuilt")
+        assert sorted(container.list_blob_names()) == sorted(BLOBS)
+        for name, data in BLOBS.items():
+            client = container.get_blob_client(name)
+            assert told(client.get_blob_properties()) == properties[name]
+            assert client.get_blob_tags() == {"k": name[0]}
+            assert client.download_blob().readall() == data
+        assert document(node, "acct/rebuilt")["left"] == 0
+
+
+def told(properties: Any) -> tuple[Any, ...]:
+    """What a client sees of a blob, but for what no node keeps."""
+    return (
+        properties.etag, properties.last_modified, properties.size, properties.metadata,
+        properties.content_settings, properties.tag_count, properties.blob_tier,
+    )  # fmt: skip
