@@ -22,8 +22,9 @@ from agent.offload import transport
 from agent.offload.blocks import SMALL_BYTES_MAX
 from agent.offload.credentials import CloudSettings, Credential, Credentials
 from agent.offload.failures import CloudFailed, Kind, Observation, Request, found, judge
+from agent.offload.lean import Lean, Refused
 from agent.offload.transport import Errand
-from agent.offload.verify import DEFAULT_TYPE, Facts, Seen, sorted_metadata
+from agent.offload.verify import DEFAULT_TYPE, Facts, Seen, Wanted, sorted_metadata
 from agent.problems import OperatorError
 
 CONNECT_SECONDS_MAX: Final = 10.0
@@ -62,11 +63,15 @@ class Cloud:
             read_timeout=answer_seconds,
             connection_verify=str(settings.ca_file) if settings.ca_file else True,
         )
+        ca_file = str(settings.ca_file) if settings.ca_file else None
+        pool = transport.Pool(settings.endpoint, connect_seconds, answer_seconds, ca_file)
+        self._lean: Final = Lean(settings.endpoint, self.account, pool)
         self._service: tuple[int, BlobServiceClient] | None = None
 
     def close(self) -> None:
         """Close all connections. Nothing may be under way."""
         self._transport.close()
+        self._lean.close()
 
     def container_names(self, errand: Errand) -> list[str]:
         """The containers of the account. Raises CloudFailed."""
@@ -106,9 +111,33 @@ class Cloud:
             raise self._judged(request, error, credential) from None
 
     def look(self, blob: BlobClient, request: Request, errand: Errand) -> Seen | None:
+        """What the cloud has of a client's blob now; None when there is no such blob. Raises CloudFailed."""
+        return self.head(request.container or str(blob.container_name), request.name or str(blob.blob_name), errand)
+
+    def head(self, container: str, name: str, errand: Errand) -> Seen | None:
         """What the cloud has now; None when there is no such blob. Raises CloudFailed."""
-        properties = self.properties(blob, request, errand)
-        return None if properties is None else seen_of(properties)
+        request = self.request("Get Blob Properties", "r", container, name)
+        credential = self._credential(request)
+        if not credential.is_plain:
+            properties = self.properties(self.blob(container, name), request, errand)
+            return None if properties is None else seen_of(properties)
+        try:
+            return self.call(request, errand, lambda: self._lean.look(container, name, credential))
+        except CloudFailed as failed:
+            if failed.fault.code == "BlobNotFound":
+                return None
+            raise
+
+    def put_blob(
+        self, request: Request, errand: Errand, data: bytes, md5: bytes, want: Wanted, etag: str
+    ) -> str | None:
+        """Put Blob with everything, guarded by `etag` ("" for: there must be none); the cloud's ETag. None: the
+        credential needs the SDK. Raises CloudFailed."""
+        credential = self._credential(request)
+        if not credential.is_plain:
+            return None
+        place = request.container, request.name
+        return self.call(request, errand, lambda: self._lean.put_blob(*place, data, md5, want, etag, credential))
 
     def properties(self, blob: BlobClient, request: Request, errand: Errand) -> BlobProperties | None:
         """Get Blob Properties; None when there is no such blob. Raises CloudFailed."""
@@ -170,6 +199,11 @@ def observation(error: Exception, now: datetime) -> Observation:
         if status == 404 and not code:
             code = "BlobNotFound" if response.request.method == "HEAD" else ""
         return Observation(status, str(getattr(code, "value", code)), "", _seconds(headers.get("Retry-After"), now))
+    if isinstance(error, Refused):
+        status, headers = error.answer
+        missing = status == 404 and error.method == "HEAD"
+        code = headers.get("x-ms-error-code") or ("BlobNotFound" if missing else "")
+        return Observation(status, code, "", _seconds(headers.get("retry-after"), now))
     return Observation(exception=type(_root(error)).__name__)
 
 

@@ -60,6 +60,11 @@ class Credential:
     sas: str = ""  # for the source of a copy; a secret
     expires: datetime | None = None  # of a SAS
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a request can be signed with nothing but what is here: a SAS or a key, no token."""
+        return bool(self.sas) or isinstance(self.signer, AzureNamedKeyCredential)
+
     def expired(self, now: datetime) -> bool:
         """Whether a SAS has run out by our clock."""
         return self.expires is not None and self.expires <= now

@@ -16,14 +16,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
 
+import certifi
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -285,3 +288,36 @@ def session() -> requests.Session:
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX, max_retries=0))
     return made
+
+
+class Pool:
+    """Connections to one endpoint, for requests that are made without a session. Safe for threads."""
+
+    def __init__(self, endpoint: str, connect_seconds: float, answer_seconds: float, ca_file: str | None) -> None:
+        parts = urlsplit(endpoint)
+        timeout = Timeout(connect=connect_seconds, read=answer_seconds)
+        options: dict[str, Any] = {"timeout": timeout, "maxsize": CONNECTIONS_MAX, "block": False}
+        host = parts.hostname or ""
+        if parts.scheme == "https":
+            ca_certs = ca_file or certifi.where()
+            self._pool: HTTPConnectionPool = _TlsPool(host, parts.port, ca_certs=ca_certs, **options)
+        else:
+            self._pool = _PlainPool(host, parts.port, **options)
+        self._host: Final = parts.netloc.rpartition("@")[2]
+
+    def close(self) -> None:
+        """Close those that are idle."""
+        self._pool.close()
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], data: bytes) -> BaseHTTPResponse:
+        """One request, as it is: its answer, read whole. Raises urllib3's HTTPError, and what an errand raises."""
+        return self._pool.urlopen(
+            method,
+            url,
+            body=_BytesBody(data) if data else None,
+            headers={"Host": self._host, "Accept-Encoding": "identity", "User-Agent": "blobedge", **headers},
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            decode_content=False,
+        )

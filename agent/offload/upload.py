@@ -265,6 +265,9 @@ class _Upload:
         want = self._wanted(md5)
         if want.facts.md5 != md5:
             return self._send_large(condition)
+        etag = self.cloud.put_blob(request, self.errand, data, md5, want, condition)
+        if etag is not None:
+            return etag
         return self._commit(
             request,
             lambda: self.blob.upload_blob(
@@ -378,7 +381,7 @@ class _Upload:
         return Outcome(etag, self.md5, self.errand.bytes_sent, self.kept_as, self.replaced)
 
     def _look(self) -> Seen | None:
-        return self.cloud.look(self.blob, self._request("Get Blob Properties", "r"), self.errand)
+        return self.cloud.head(self.target.container, self.target.name, self.errand)
 
     def _permissions(self) -> str:
         return "wt" if self.source.properties.tags else "w"
@@ -392,10 +395,9 @@ def delete(cloud: Cloud, target: Target, guard: Guard, errand: Errand, *, node: 
     that has some is not deleted. Raises CloudFailed; Conflict, under every policy, for somebody else's version.
     """
     blob = cloud.blob(target.container, target.name)
-    looking = cloud.request("Get Blob Properties", "r", target.container, target.name)
     deleting = cloud.request("Delete Blob", "d", target.container, target.name)
     for _ in range(ROUNDS_MAX):
-        seen = cloud.look(blob, looking, errand)
+        seen = cloud.head(target.container, target.name, errand)
         if seen is None:
             return
         if seen.etag != guard.cloud_etag and not seen.written_by(node):
