@@ -1,0 +1,204 @@
+"""`blobedge evict | recall | prefetch | pin | unpin`: where the bytes of blobs are, as an operator wants it.
+
+The sidecar does the work as a job, and this looks on: Ctrl-C stops the job, and what it did stays done. Exit codes: 0
+all done; 1 some blobs were left as they are, with the reasons; 2 nobody answers, or offload is off; 78 a mistake in the
+call; 130 stopped.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from agent.commands.finding import Admin, Json, Place, TokenFile, running_queue
+from agent.commands.queue_print import blobs
+from agent.commands.terminal import shown
+from agent.offload.amounts import size_text
+from agent.problems import OperatorError
+
+if TYPE_CHECKING:
+    from agent.offload.client import QueueClient
+
+EXIT_LEFT: Final = 1
+EXIT_STOPPED: Final = 130  # 128 + SIGINT, as shells report it
+POLL_SECONDS: Final = 0.5
+_RUNNING: Final = "running"
+
+Places = Annotated[
+    list[str], typer.Argument(metavar="ACCOUNT/CONTAINER[/PREFIX]...", help="Which blobs; in this order.")
+]
+Whole = Annotated[bool, typer.Option("--all", help="An ACCOUNT alone means all that it has.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (evict, recall, prefetch, pin, unpin):
+        app.command()(command)
+
+
+def evict(
+    places: Places, everything: Whole = False, as_json: Json = False, admin: Admin = None, token_file: TokenFile = None
+) -> None:
+    """Free the disk of blobs that the cloud has: a stub stays, and a read brings the bytes back.
+
+    What the cloud lacks, is pinned, or is open for writing stays, and is counted with its reason.
+    """
+    _work("evict", ("is remote now", "are remote now"), _places(places, everything), as_json, admin, token_file)
+
+
+def recall(
+    places: Places, everything: Whole = False, as_json: Json = False, admin: Admin = None, token_file: TokenFile = None
+) -> None:
+    """Bring remote blobs back, and wait for them. It pins nothing: the rules may evict them again."""
+    _work("recall", _HERE, _places(places, everything), as_json, admin, token_file)
+
+
+def prefetch(
+    places: Places,
+    wait: Annotated[bool, typer.Option("--wait", help="Until all of them are here, as `recall` does.")] = False,
+    everything: Whole = False,
+    as_json: Json = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Begin to bring remote blobs back, and return at once; a restart of the sidecar ends it."""
+    wanted = _places(places, everything)
+    if wait:
+        _work("recall", _HERE, wanted, as_json, admin, token_file)
+    with running_queue(admin, token_file) as found:
+        for place in wanted:
+            job = found.post("/residency/recall", place.query)
+            print(json.dumps(job) if as_json else f"{_text(place)}: on its way; `blobedge ls -l` says what is here")
+
+
+def pin(
+    places: Places,
+    bring: Annotated[bool, typer.Option("--recall", help="And bring back what is remote of them, and wait.")] = False,
+    everything: Whole = False,
+    as_json: Json = False,
+    admin: Admin = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Never evict these blobs, until `unpin`. For those that come later, a rule has `pin = true`."""
+    wanted = _places(places, everything)
+    _pin("pin", ("is pinned", "are pinned"), wanted, as_json, admin, token_file)
+    if bring:
+        _work("recall", _HERE, wanted, as_json, admin, token_file)
+
+
+def unpin(
+    places: Places, everything: Whole = False, as_json: Json = False, admin: Admin = None, token_file: TokenFile = None
+) -> None:
+    """Take back `pin`: the rules decide what is evicted."""
+    _pin("unpin", ("is not pinned", "are not pinned"), _places(places, everything), as_json, admin, token_file)
+
+
+_HERE: Final = ("is here again", "are here again")
+
+
+def _places(texts: list[str], everything: bool) -> list[Place]:
+    places = [Place.read(text) for text in texts]
+    for place in places:
+        if not place.container and not everything:
+            raise OperatorError(f"{shown(place.account)} is a whole account: say which container, or --all")
+    return places
+
+
+def _text(place: Place) -> str:
+    return shown("/".join(each for each in place if each))
+
+
+def _pin(
+    act: str, done: tuple[str, str], places: list[Place], as_json: bool, admin: str | None, token_file: str | None
+) -> None:
+    with running_queue(admin, token_file) as found:
+        count = sum(found.act(act, place.query, lambda _: None) for place in places)
+    print(json.dumps({"blobs": count}) if as_json else blobs(count, *done))
+
+
+def _work(
+    word: str, done: tuple[str, str], places: list[Place], as_json: bool, admin: str | None, token_file: str | None
+) -> None:
+    """Have it done place after place, looking on. Exits."""
+    ended: list[dict[str, Any]] = []
+    stopped = False
+    with running_queue(admin, token_file) as found, _bar(as_json) as progress:
+        for place in places:
+            job, stopped = _follow(found, word, place, progress)
+            ended.append(job)
+            if stopped:
+                break
+    if not as_json:
+        _tell(ended, done)
+    for job in ended:
+        if job["error"]:
+            typer.echo(f"blobedge: {shown(job['error'])}: the log of the sidecar has more", err=True)
+    left = any(job["kept"] or job["error"] for job in ended)
+    raise typer.Exit(EXIT_STOPPED if stopped else EXIT_LEFT if left else 0)
+
+
+def _follow(
+    found: "QueueClient", word: str, place: Place, progress: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], bool]:
+    """Begin a job and look on to its end. Returns it, and whether it was interrupted."""
+    job = found.post(f"/residency/{word}", place.query)
+    stopped = False
+    while True:
+        try:
+            progress(job)
+            if job["state"] != _RUNNING:
+                return job, stopped
+            time.sleep(POLL_SECONDS)
+            job = found.get("/residency/job", {"id": job["id"]})
+        except KeyboardInterrupt:
+            if stopped:
+                raise
+            found.post("/residency/stop", {"id": job["id"]})
+            stopped = True
+
+
+def _tell(jobs: list[dict[str, Any]], done: tuple[str, str]) -> None:
+    """What was done, and what was left as it is, by reason, with an example of each."""
+    size = size_text(sum(job["bytes"] for job in jobs))
+    print(f"{blobs(sum(job['blobs'] for job in jobs), *done)}, {size}")
+    kept: dict[str, int] = {}
+    examples: dict[str, str] = {}
+    for job in jobs:
+        for reason, count in job["kept"].items():
+            kept[reason] = kept.get(reason, 0) + count
+            examples.setdefault(reason, job["examples"][reason])
+    for reason, count in sorted(kept.items(), key=lambda each: -each[1]):
+        print(f"{count:>9,} left: {shown(reason)} (one is {shown(examples[reason])})")
+
+
+@contextmanager
+def _bar(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar of bytes for each place on a terminal; with --json a line whenever the job has got on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True),
+               TransferSpeedColumn())  # fmt: skip
+    with Progress(*columns, console=console, disable=as_json or not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+        last: dict[str, Any] = {}
+
+        def told(job: dict[str, Any]) -> None:
+            nonlocal last
+            if as_json:
+                if job != last:
+                    print(json.dumps(job), flush=True)
+                last = job
+                return
+            if job["id"] not in tasks:
+                tasks[job["id"]] = bar.add_task("", total=None)
+            total = job["bytes_total"] if job["bytes_total"] or job["state"] == _RUNNING else job["bytes"]
+            words = shown(job["what"]) + f": {job['blobs']:,}"
+            words += f" of {job['blobs_total']:,} blobs" if job["blobs_total"] is not None else " blobs"
+            bar.update(tasks[job["id"]], completed=job["bytes"], total=total, description=words)
+
+        yield told

@@ -1,0 +1,148 @@
+"""`blobedge ls | evict | recall | prefetch | pin | unpin` as an operator runs them, with Azurite as the cloud."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.commands.finding import EXIT_NOT_THERE
+from agent.problems import EXIT_CONFIG
+from tests.observability.service import CHECKOUT
+from tests.offload.engine_support import SECONDS_MAX, Edge, away, back, edge
+
+MIB = 1 << 20
+BLOBS = {"a/1": os.urandom(3 * MIB), "a/2": os.urandom(MIB), "b": b"small"}
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agent", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+
+
+def on(node: Edge, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(*arguments, "--admin", node.service.admin)
+
+
+def listed(node: Edge, place: str) -> dict[str, dict[str, Any]]:
+    """What `blobedge ls -r --json` prints, by name."""
+    ran = on(node, "ls", "-r", "--json", place)
+    assert ran.returncode == 0, ran.stderr
+    return {entry["name"]: entry for entry in map(json.loads, ran.stdout.splitlines())}
+
+
+def until_copied(node: Edge, place: str) -> None:
+    """Wait until all of a place is in the cloud."""
+    end = time.monotonic() + SECONDS_MAX
+    while {entry["residency"] for entry in listed(node, place).values()} != {"copied"}:
+        assert time.monotonic() < end, listed(node, place)
+
+
+def filled(node: Edge, name: str) -> None:
+    blobs = node.container(name)
+    for each, data in BLOBS.items():
+        blobs.upload_blob(each, data)
+    until_copied(node, f"acct/{name}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evict", "acct"], "is a whole account: say which container, or --all"),
+        (["recall", "/c"], "write ACCOUNT, ACCOUNT/CONTAINER or ACCOUNT/CONTAINER/PREFIX"),
+        (["pin"], "Missing argument"),
+        (["ls", "--limit", "-1", "a"], "--limit"),
+    ],
+)
+def test_a_mistake_in_the_call_is_told_in_a_line_and_exits_78(arguments: list[str], said: str) -> None:
+    ran = run(*arguments)
+    assert ran.returncode == EXIT_CONFIG
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_without_a_service_it_says_so_and_exits_2(tmp_path: Path) -> None:
+    for command in ("ls", "evict", "recall", "prefetch", "pin", "unpin"):
+        ran = run(command, "acct/c", "--admin", f"unix:{tmp_path}/none.sock")
+        assert (ran.returncode, ran.stdout) == (EXIT_NOT_THERE, ""), ran.stderr
+
+
+def test_blobs_go_to_the_cloud_and_come_back(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        filled(node, "goes")
+        local = node.local.get_container_client("goes")
+        before = {each: local.get_blob_client(each).get_blob_properties() for each in BLOBS}
+        assert on(node, "pin", "acct/goes/b").stdout == "1 blob is pinned\n"
+        ran = on(node, "evict", "acct/goes")
+        assert (ran.returncode, ran.stderr) == (1, "")
+        assert ran.stdout.splitlines() == [
+            "2 blobs are remote now, 4.0 MiB", "        1 left: pinned (one is acct/goes/b)",
+        ]  # fmt: skip
+        found = listed(node, "acct/goes")
+        assert {each: entry["residency"] for each, entry in found.items()} == {
+            "a/1": "remote", "a/2": "remote", "b": "copied",
+        }  # fmt: skip
+        assert (found["a/1"]["size"], found["a/1"]["cloud"], found["b"]["pinned"]) == (3 * MIB, "goes/a/1", True)
+        assert (node.root / "goes" / "a" / "1").stat().st_size == 0
+        assert "remote" in on(node, "ls", "-l", "acct/goes/a/").stdout
+        assert on(node, "ls", "acct").stdout == "goes/\n"
+        assert "4.0 MiB" in on(node, "ls", "-l", "acct").stdout
+
+        ran = on(node, "recall", "--json", "acct/goes/a/1")
+        assert ran.returncode == 0, ran.stderr
+        last = json.loads(ran.stdout.splitlines()[-1])
+        assert (last["state"], last["blobs"], last["bytes"], last["kept"]) == ("done", 1, 3 * MIB, {})
+        assert listed(node, "acct/goes")["a/1"]["residency"] == "copied"
+        assert on(node, "prefetch", "--wait", "acct/goes").stdout == "1 blob is here again, 1.0 MiB\n"
+        for each, data in BLOBS.items():
+            assert (node.root / "goes" / each).read_bytes() == data
+            after = local.get_blob_client(each).get_blob_properties()
+            assert (after.etag, after.last_modified) == (before[each].etag, before[each].last_modified)
+        assert on(node, "recall", "acct/goes").stdout == "0 blobs are here again, 0 B\n"
+        assert on(node, "unpin", "acct/goes").stdout == "1 blob is not pinned\n"
+
+
+def test_what_the_cloud_lacks_stays_and_offline_nothing_comes(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        filled(node, "stays")
+        assert on(node, "evict", "acct/stays/a/1").returncode == 0
+        node.proxy.fault = away
+        blobs = node.local.get_container_client("stays")
+        blobs.upload_blob("new", b"n")
+        node.until(lambda report: report["link"]["state"] == "offline")
+        ran = on(node, "evict", "acct/stays")
+        assert ran.returncode == 1
+        assert "1 left: the cloud does not have it yet (one is acct/stays/new)" in ran.stdout
+        assert "2 left: the link is down" in ran.stdout
+        ran = on(node, "recall", "acct/stays")
+        assert ran.returncode == 1
+        assert "0 blobs are here again, 0 B\n        1 left: the link is down (one is acct/stays/a/1)" in ran.stdout
+        entry = listed(node, "acct/stays")["new"]
+        assert entry["residency"] == "queued"
+        assert time.time() - entry["unprotected_since"] / 1e9 < 2 * SECONDS_MAX
+        assert "not in the cloud since 2" in on(node, "ls", "-l", "acct/stays").stdout
+        node.proxy.fault = back
+        node.until_in_cloud("stays", {**BLOBS, "new": b"n"})
+
+
+def test_an_interrupt_stops_the_job_and_what_it_did_stays(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        filled(node, "stop")
+        assert on(node, "evict", "acct/stop").returncode == 0
+        node.proxy.fault = lambda exchange: time.sleep(SECONDS_MAX / 3)  # the bytes take long
+        command = [sys.executable, "-m", "agent", "recall", "--json", "acct/stop", "--admin", node.service.admin]
+        with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as recalling:
+            assert recalling.stdout is not None
+            assert json.loads(recalling.stdout.readline())["state"] == "running"
+            recalling.send_signal(signal.SIGINT)
+            lines = recalling.stdout.read().splitlines()
+            assert recalling.wait(SECONDS_MAX) == 130
+        assert json.loads(lines[-1])["state"] == "stopped"
+        node.proxy.fault = back
+        assert on(node, "recall", "acct/stop").returncode == 0
+        assert {each["residency"] for each in listed(node, "acct/stop").values()} == {"copied"}
