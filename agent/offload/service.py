@@ -24,7 +24,7 @@ import trio
 from agent.config import Cloud as CloudTable
 from agent.config import Config
 from agent.config_offload import Offload
-from agent.offload import api, opening, report
+from agent.offload import api, bringing, opening, report
 from agent.offload.acts import Act, Done
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.cloud import Cloud, host_and_port
@@ -37,7 +37,7 @@ from agent.offload.evict.evictor import Evictor
 from agent.offload.failures import Kind
 from agent.offload.gate import Gate
 from agent.offload.identity import identity
-from agent.offload.jobs import Jobs
+from agent.offload.jobs import Jobs, Work
 from agent.offload.link import Link
 from agent.offload.linkwatch import LinkWatch
 from agent.offload.look import Stores
@@ -183,8 +183,11 @@ class _Parts:
         recalls = Recalls(cloud, Shelf(stores), watch, QueueNews(queue), keep=lambda: not evictor.low_space)
         recalling = RecallService(recall_socket(str(journals)), recalls)
 
+        def bring(wanted: Filter) -> Work:
+            return bringing.plan(queue, bringing.through(recalls), wanted)
+
         def pages(jobs: Jobs) -> Residency:
-            return Residency(stores, rules, queue, jobs, {"evict": evictor.plan})
+            return Residency(stores, rules, queue, jobs, {"evict": evictor.plan, "recall": bring})
 
         return cls(queue, cloud, engine, evictor, tail, rounds, recalling, pages, reconciler, socket_path)
 
