@@ -21,6 +21,7 @@ from agent.commands import ls as ls_command
 from agent.commands import policy as policy_command
 from agent.commands import queue as queue_command
 from agent.commands import reconcile as reconcile_command
+from agent.commands import residency as residency_command
 from agent.commands import status as status_command
 from agent.commands import tune as tune_command
 from agent.config import Config
@@ -48,6 +49,7 @@ ls_command.register(app)
 policy_command.register(app)
 queue_command.register(app)
 reconcile_command.register(app)
+residency_command.register(app)
 status_command.register(app)
 tune_command.register(app)
 
