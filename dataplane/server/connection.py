@@ -537,6 +537,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         if (self._sender.paused or self._state is _CLOSED) and self._sender.took_some():
             self._progress()
             return
+        if self._sender.waits:  # the client has all that there is
+            self._progress()
+            return
         self._context.counters.timeouts += 1
         if self._state is _READ and not self._sender.paused:
             self._refuse(BlobError(ErrorCode.REQUEST_TIMEOUT, message="The request head was not received in time."))

@@ -40,7 +40,7 @@ class AnswerSender:
     `progress()`, that the client took bytes. `begun` is whether any byte of the present answer was written."""
 
     __slots__ = ("_context", "_held", "_progress", "_resumed", "_secure", "_sent", "_task", "_transfer", "_transport",
-                 "_unsent", "begun", "paused")  # fmt: skip
+                 "_unsent", "begun", "paused", "waits")  # fmt: skip
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class AnswerSender:
         self._held = b""  # an answer that waits for the end of the loop's turn
         self.paused = False
         self.begun = False
+        self.waits = False  # for bytes from the cloud, with nothing left to send: whoever brings them has a deadline
         transport.set_write_buffer_limits(high=limits.write_buffer_bytes_max)
 
     def send(self, response: Response, *, head_only: bool, close: bool) -> bool:
@@ -234,14 +235,22 @@ class AnswerSender:
         """The same with what is there; what is not is waited for only when the client has taken the rest."""
         at, until = body.offset, body.offset + body.length
         while at < until:
-            since_ns = time.perf_counter_ns()
-            fd, end = await body.source.readable(at)
-            body.waited_ns += time.perf_counter_ns() - since_ns
+            fd, end = await self._arrived(body, at)
             pools = self._context.pools.of_file(fd)
             while at < end:
                 part = FileBody(fd, at, min(limits.tls_slice_bytes_max, end - at), body.sending)
                 await self._send_slice(head, pools, part)
                 at += part.length
+
+    async def _arrived(self, body: RecallBody, at: int) -> tuple[int, int]:
+        since_ns, self.waits = time.perf_counter_ns(), True
+        try:
+            arrived = await body.source.readable(at)
+        finally:
+            self.waits = False
+            body.waited_ns += time.perf_counter_ns() - since_ns
+        self._progress()
+        return arrived
 
     async def _send_slice(self, head: bytes, pools: DiskPools, part: FileBody) -> None:
         """Read and write it, after the head when it is the first; returns when the client has taken enough of it."""

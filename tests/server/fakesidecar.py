@@ -32,7 +32,9 @@ class FakeSidecar:
         self.blobs: Blobs = {}
         self.step = 64 * 1024
         self.failures: deque[Failed] = deque()  # instead of the next answers
-        self.fail_at: tuple[int, Failed | bytes | None] | None = None  # from this offset on: say it, b"": go away
+        self.fail_at: tuple[int, Failed | bytes | None] | None = (
+            None  # from this offset on: say it; b"": go away; None: hold
+        )
         self.then: Blobs = {}  # what is there after that
         self.gate = threading.Event()  # bytes arrive while it is set
         self.gate.set()
@@ -122,6 +124,9 @@ class FakeSidecar:
             self._wait(link)
             if self.fail_at is not None and at >= self.fail_at[0]:
                 said = self.fail_at[1]
+                if said is None:
+                    self.gate.clear()
+                    continue
                 if isinstance(said, Failed):
                     if self.then:
                         self.fail_at, self.blobs = None, self.then

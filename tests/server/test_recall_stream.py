@@ -19,6 +19,7 @@ from dataplane.server import recalls
 from dataplane.server.answer import refusal
 from dataplane.server.body import BodyReader
 from dataplane.server.head import RawRequest
+from dataplane.server.options import ServerOptions
 from dataplane.server.recalls import BlobChanged, Recalls, Stub
 from dataplane.store.store import BlobRef, OpenBlob
 from tests.server.certificate import self_signed
@@ -293,6 +294,21 @@ def test_a_silent_sidecar(server: LoopServer, sidecar: FakeSidecar, monkeypatch:
     wire.send(get("short", 0, 11))
     answer = wire.answer()
     assert (answer.status, answer.headers["x-ms-error-code"]) == (503, "ServerBusy")
+
+
+def test_a_cloud_that_is_slow_is_not_a_client_that_is(
+    sidecar: FakeSidecar, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for the cloud is not cut off because the client took nothing: there was nothing to take."""
+    monkeypatch.setattr(recalls, "SILENCE_SECONDS_MAX", 0.5)
+    sidecar.fail_at = MIB, None
+    with serving(app, ServerOptions(send_idle_seconds_max=0.05)) as server:
+        wire = server.connect()
+        wire.send(get("long", 0, len(LONG)))
+        body = wire.everything().partition(b"\r\n\r\n")[2]
+        assert body == LONG[:MIB]
+        assert server.server.counters.timeouts == 0
+        server.until(lambda: not sidecar.connections)
 
 
 def test_sixty_four_readers(server: LoopServer, sidecar: FakeSidecar) -> None:
