@@ -1,4 +1,4 @@
-"""Workers are told of a journal when something in the configuration reads it, and of none otherwise."""
+"""Workers are told of a journal, and of a reserve on the mounts, when the configuration has rules; else of none."""
 
 from pathlib import Path
 
@@ -29,3 +29,20 @@ def test_a_rule_makes_a_journal(tmp_path: Path, text: str, directory: str) -> No
     path = tmp_path / "blobedge.toml"
     path.write_text(text)
     assert worker_settings(plan(load(str(path), files=False)), 0, (), 9).journal_directory == directory
+
+
+@pytest.mark.parametrize(
+    ("text", "percent"),
+    [
+        (TEXT, 0.0),
+        (TEXT + OFFLOAD, 0.0),
+        (TEXT + OFFLOAD + RULE, 97.0),
+        (TEXT + OFFLOAD + "reserve_percent = 93.5\n" + RULE, 93.5),
+        (TEXT + OFFLOAD + "reserve_percent = 100\n" + RULE, 0.0),
+    ],
+    ids=["no offload", "no rule", "a rule", "a reserve", "none"],
+)
+def test_a_rule_makes_a_reserve(tmp_path: Path, text: str, percent: float) -> None:
+    path = tmp_path / "blobedge.toml"
+    path.write_text(text)
+    assert worker_settings(plan(load(str(path), files=False)), 0, (), 9).reserve_percent == percent
