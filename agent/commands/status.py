@@ -139,7 +139,33 @@ def _offload(report: dict[str, Any]) -> str:
         words.append("all is in the cloud")
     held = sum(each["blobs"] for each in report["totals"] if each["hold"] in ("operator", "poison"))
     words += [f"{held:,} held: blobedge queue ls --hold operator,poison"] if held else []
-    return ", ".join(words)
+    if report["drain_seconds"]:
+        words.append(f"drained in about {span_text(report['drain_seconds'])}")
+    return "\n".join([", ".join(words), *_residency(report)])
+
+
+def _residency(report: dict[str, Any]) -> list[str]:
+    """What came back, what left, and the disks that are filling up with what keeps blobs on them."""
+    from agent.offload.amounts import size_text
+
+    lines = []
+    recalls, eviction = report.get("recalls", {}), report.get("eviction", {})
+    if recalls.get("recalls"):
+        failed = sum(recalls["failures"].values())
+        lines.append(
+            f"recalls: {recalls['arrived']:,} blobs back, {size_text(recalls['bytes'])}, {recalls['readers']} readers"
+            f" now, {failed:,} failed"
+        )
+    if eviction.get("evicted_blobs"):
+        lines.append(f"evicted: {eviction['evicted_blobs']:,} blobs, {size_text(eviction['evicted_bytes'])}")
+    for disk in eviction.get("disks", []):
+        if disk["mode"] == "normal":
+            continue
+        use = f"{disk['bytes_percent']:.1f} % of its space, {disk['inodes_percent']:.1f} % of its inodes"
+        stays = "; ".join(f"{count:,} stay: {reason}" for reason, count in disk["stays"].items())
+        stuck = ", nothing may leave it" if disk["stuck"] else ""
+        lines.append(f"disk of {', '.join(disk['of'])}: {disk['mode']}, {use}{stuck}" + (f"; {stays}" if stays else ""))
+    return lines
 
 
 def _processes(document: dict[str, Any]) -> Any:

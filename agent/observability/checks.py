@@ -223,7 +223,10 @@ def _offload(document: Mapping[str, Any]) -> str:
     if not document.get("socket"):
         return f"nothing goes to the cloud: {document.get('state')}"
     held = sum(each["blobs"] for each in document["totals"] if each["hold"] in ("operator", "poison"))
-    return f"{held:,} blobs are held: blobedge queue ls --hold operator,poison" if held else ""
+    if held:
+        return f"{held:,} blobs are held: blobedge queue ls --hold operator,poison"
+    stuck = [disk for disk in document.get("eviction", {}).get("disks", []) if disk["stuck"]]
+    return f"nothing may leave the disk of {', '.join(stuck[0]['of'])}: docs/runbooks/low-space.md" if stuck else ""
 
 
 def clock(reports: Iterable[ReportSnapshot], seconds_max: float) -> Check | None:

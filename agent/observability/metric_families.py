@@ -29,6 +29,7 @@ _ONE_PROCESS: Final = ("role", "number", "pid")
 _MOUNT: Final = ("account", "container")
 _DEVICE: Final = ("device",)  # major:minor of the file system, or what touches several
 _POOL: Final = ("device", "pool")
+_OF_DISK: Final = ("of",)  # the accounts and mapped containers on it
 _QUEUED: Final = ("residency", "hold")
 _ANSWER: Final = ("operation", "response_type")
 
@@ -124,6 +125,32 @@ _TABLE: Final = (
     Family("blobedge_offload_failed_blobs", "gauge", ("class",), "Blobs whose last try failed."),
     Family("blobedge_offload_drain_seconds", "gauge", (), "Until all is sent at the speed of the last minute; absent "
            "while nothing moves."),
+    Family("blobedge_offload_container_blobs", "gauge", (*_MOUNT, "residency"), "Blobs by where their bytes are; of "
+           "the 100 containers with most unprotected bytes."),
+    Family("blobedge_offload_container_bytes", "gauge", (*_MOUNT, "residency"), "Their bytes, also of stubs."),
+    Family("blobedge_offload_recalls_total", "counter", (), "Files that were begun with bytes from the cloud."),
+    Family("blobedge_offload_recall_windows_total", "counter", (), "Of these, parts of a blob that were not kept."),
+    Family("blobedge_offload_recall_bytes_total", "counter", (), "Bytes that came from the cloud."),
+    Family("blobedge_offload_recalled_blobs_total", "counter", (), "Blobs that are here again, verified."),
+    Family("blobedge_offload_recall_readers", "gauge", (), "Requests that read bytes as they come."),
+    Family("blobedge_offload_recall_failures_total", "counter", ("reason",), "Recalls that did not come: offline, "
+           "archived, missing, space, changed, failed."),
+    Family("blobedge_offload_evicted_blobs_total", "counter", (), "Blobs whose bytes left the node."),
+    Family("blobedge_offload_evicted_bytes_total", "counter", (), "Their bytes."),
+    Family("blobedge_offload_lost_copies_total", "counter", (), "Copies that the cloud did not have any more when a "
+           "blob was to leave; such a blob stays, and is sent again."),
+    Family("blobedge_offload_disk_mode", "gauge", (*_OF_DISK, "mode"), "1 for how full a disk is: normal, evict, "
+           "low-space."),
+    Family("blobedge_offload_disk_bytes_percent", "gauge", _OF_DISK, "Use of a disk's bytes, as eviction counts it."),
+    Family("blobedge_offload_disk_inodes_percent", "gauge", _OF_DISK, "Use of its inodes."),
+    Family("blobedge_offload_disk_to_free_bytes", "gauge", _OF_DISK, "Bytes that have to leave it."),
+    Family("blobedge_offload_disk_stuck", "gauge", _OF_DISK, "1 if bytes have to leave it and nothing may."),
+    Family("blobedge_offload_disk_stays_blobs", "gauge", (*_OF_DISK, "reason"), "Blobs that could not leave it at the "
+           "last try, by reason."),
+    Family("blobedge_offload_stubs_without_copy", "gauge", (), "Stubs whose bytes the cloud does not have, as the last "
+           "reconciliation found."),
+    Family("blobedge_offload_lost_stubs", "gauge", (), "Stubs that do not say any more what they stand for, as it "
+           "found."),
     Family("blobedge_report_age_seconds", "gauge", ("kind",), "Seconds since the sidecar's newest report of a kind."),
 )  # fmt: skip
 

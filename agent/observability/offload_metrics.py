@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 LINK_STATES: Final = ("online", "degraded", "offline")
+DISK_MODES: Final = ("normal", "evict", "low-space")
 
 Samples = list[tuple[tuple[str, ...], float]]
 
@@ -28,7 +29,60 @@ def samples(document: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
         yield f"blobedge_offload_unprotected_{what}", [(at, each[f"unprotected_{what}"]) for at, each in containers]
     oldest = "oldest_unprotected_seconds"
     yield f"blobedge_offload_{oldest}", [(at, each[oldest]) for at, each in containers]
+    yield from _where(containers)
     yield from _work(document)
+    if (recalls := document.get("recalls")) is not None:
+        yield from _recalls(recalls)
+    if (eviction := document.get("eviction")) is not None:
+        yield from _eviction(eviction)
+    if (left := document.get("reconcile", {}).get("left")) is not None:
+        for word, name in _STUBS.items():
+            yield name, [((), left.get(word, 0))]
+
+
+#: What a reconciliation found of stubs that cannot be read, and did not mend, by its own word.
+_STUBS: Final = {
+    "stub-without-copy": "blobedge_offload_stubs_without_copy",
+    "lost-stub": "blobedge_offload_lost_stubs",
+}
+
+
+def _where(containers: list[tuple[tuple[str, str], Mapping[str, Any]]]) -> Iterator[tuple[str, Samples]]:
+    for what in ("blobs", "bytes"):
+        yield (
+            f"blobedge_offload_container_{what}",
+            [
+                ((*at, residency), there[what])
+                for at, each in containers
+                for residency, there in each.get("residency", {}).items()
+            ],
+        )
+
+
+def _recalls(recalls: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
+    yield "blobedge_offload_recalls_total", [((), recalls["recalls"])]
+    yield "blobedge_offload_recall_windows_total", [((), recalls["windows"])]
+    yield "blobedge_offload_recall_bytes_total", [((), recalls["bytes"])]
+    yield "blobedge_offload_recalled_blobs_total", [((), recalls["arrived"])]
+    yield "blobedge_offload_recall_readers", [((), recalls["readers"])]
+    yield "blobedge_offload_recall_failures_total", [((why,), count) for why, count in recalls["failures"].items()]
+
+
+def _eviction(eviction: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
+    yield "blobedge_offload_evicted_blobs_total", [((), eviction["evicted_blobs"])]
+    yield "blobedge_offload_evicted_bytes_total", [((), eviction["evicted_bytes"])]
+    yield "blobedge_offload_lost_copies_total", [((), eviction["lost_copies"])]
+    disks = [(",".join(each["of"]), each) for each in eviction["disks"]]
+    yield (
+        "blobedge_offload_disk_mode",
+        [((disk, mode), float(mode == each["mode"])) for disk, each in disks for mode in DISK_MODES],
+    )
+    for what in ("bytes_percent", "inodes_percent", "to_free_bytes", "stuck"):
+        yield f"blobedge_offload_disk_{what}", [((disk,), float(each[what])) for disk, each in disks]
+    yield (
+        "blobedge_offload_disk_stays_blobs",
+        [((disk, reason), count) for disk, each in disks for reason, count in each["stays"].items()],
+    )
 
 
 def _work(document: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:

@@ -2,6 +2,7 @@
 
     unprotected   what was changed here and is not in the cloud as it is now: QUEUED
     lag           its bytes, and the age of the oldest change in it
+    containers    of each where its bytes are, by residency
     forecast      seconds until what is due is all sent at the speed of the last minutes; null when nothing moves: while
                   paused, closed by the schedule or the budget, or offline, and when all of it is held or waits
 
@@ -16,6 +17,7 @@ from typing import Any, Final
 from agent.offload.engine import Engine
 from agent.offload.link import Link
 from agent.offload.queries import Total
+from agent.offload.reconcile.course import Course
 from agent.offload.rounds import Rounds
 from agent.offload.states import Hold, Residency
 
@@ -80,6 +82,13 @@ def document(
     }
 
 
+def reconciled(last: Course | None) -> dict[str, Any]:
+    """When the reconciliation that ended last began, ns since 1970, and what of it nobody has mended, by its words."""
+    if last is None:
+        return {}
+    return {"began": last.began, "left": {word: n - last.mended.get(word, 0) for word, n in last.found.items()}}
+
+
 def forecast(queued: Sequence[Total], moving: bool, bytes_per_second: float) -> float | None:
     """Seconds until what is due is sent, 0 when nothing is unprotected; None when that cannot be said. `moving`:
     whether blobs may be sent now. Due blobs without known bytes say nothing of the time."""
@@ -109,15 +118,18 @@ def _totals(totals: Sequence[Total]) -> list[dict[str, Any]]:
 
 
 def _containers(totals: Sequence[Total], now: int) -> list[dict[str, Any]]:
-    """Per container what is not in the cloud, the most bytes first."""
+    """Per container where its bytes are, and what is not in the cloud: the most bytes of that first."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for each in totals:
         at = found.setdefault(
             (each.account, each.container),
             {"account": each.account, "container": each.container, "blobs": 0, "unprotected_blobs": 0,
-             "unprotected_bytes": 0, "oldest_unprotected_seconds": 0.0},
+             "unprotected_bytes": 0, "oldest_unprotected_seconds": 0.0, "residency": {}},
         )  # fmt: skip
         at["blobs"] += each.blobs
+        there = at["residency"].setdefault(each.residency, {"blobs": 0, "bytes": 0})
+        there["blobs"] += each.blobs
+        there["bytes"] += each.bytes
         if each.residency is Residency.QUEUED:
             at["unprotected_blobs"] += each.blobs
             at["unprotected_bytes"] += each.bytes

@@ -232,6 +232,7 @@ class _Parts:
         found = report.document(self._engine, self._rounds, totals, failed, self._speed, time.time_ns())
         known = {"configured": True, "socket": str(self._socket_path), "recalls": self._recalling.recalls.document()}
         known["eviction"] = self._evictor.document()
+        known["reconcile"] = report.reconciled(self._reconciler.last)
         return {**known, **found}
 
     async def _report_for_ever(self, say: Say) -> None:

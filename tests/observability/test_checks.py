@@ -136,6 +136,14 @@ def test_an_offload_degrades_when_somebody_has_to_look(hold: str, reason: str) -
     assert (check.status, check.reason.partition(":")[0]) == ("degraded" if reason else "ok", reason)
 
 
+@pytest.mark.parametrize("stuck", [False, True])
+def test_an_offload_degrades_when_a_disk_fills_up_and_nothing_may_leave_it(stuck: bool) -> None:
+    eviction = {"disks": [{"of": ["plant7"], "mode": "evict", "stuck": stuck}]}
+    document = {"configured": True, "socket": "/run/queue.sock", "state": "running", "totals": [], "eviction": eviction}
+    check = checks.report(ReportSnapshot("offload", 100.0, document), now=101.0)
+    assert (check.status, "disk of plant7" in check.reason) == ("degraded" if stuck else "ok", stuck)
+
+
 def test_an_offload_that_does_not_run_degrades_and_none_is_well() -> None:
     stopped = {"configured": True, "state": "does not run: the disk is full", "socket": ""}
     check = checks.report(ReportSnapshot("offload", 100.0, stopped), now=101.0)

@@ -46,7 +46,14 @@ OFFLOAD: Final = {
     "uploads": {"under_way": 0, "width": 4, "most": 16}, "sent_bytes": 5000, "delivered_blobs": 3,
     "totals": [{"residency": "queued", "hold": "poison", "blobs": 2, "bytes": 700}], "drain_seconds": 60.0,
     "containers": [{"account": "plant7", "container": "c", "blobs": 9, "unprotected_blobs": 2,
-                    "unprotected_bytes": 700, "oldest_unprotected_seconds": 30.0}],
+                    "unprotected_bytes": 700, "oldest_unprotected_seconds": 30.0,
+                    "residency": {"remote": {"blobs": 4, "bytes": 4000}}}],
+    "recalls": {"recalls": 8, "windows": 2, "downloads": 9, "bytes": 800, "arrived": 6, "failures": {"missing": 1},
+                "open": 1, "readers": 3, "outstanding_bytes": 0},
+    "eviction": {"evicted_blobs": 5, "evicted_bytes": 500, "lost_copies": 1, "low_space": True, "disks": [
+        {"of": ["plant7", "plant7/fast"], "mode": "low-space", "since": 1e9, "bytes_percent": 93.5,
+         "inodes_percent": 1.0, "to_free_bytes": 70, "stuck": True, "stays": {"pinned": 12}}]},
+    "reconcile": {"left": {"stub-without-copy": 2}},
     "failures": {"poison": 5}, "failed_rows": {"poison": 2}, "conflicts": {"keep-both": 3},
 }  # fmt: skip
 SNAPSHOT = ServiceSnapshot(
@@ -221,6 +228,24 @@ async def test_the_offload_says_what_is_not_in_the_cloud(slot_fds: tuple[int, ..
     assert found[labelled("blobedge_offload_failures_total", **{"class": "poison"})] == 5
     assert found[labelled("blobedge_offload_conflicts_total", policy="keep-both")] == 3
     assert found[labelled("blobedge_offload_paused")] == 1
+    remote = {"account": "plant7", "container": "c", "residency": "remote"}
+    assert found[labelled("blobedge_offload_container_bytes", **remote)] == 4000
+
+
+@pytest.mark.trio
+async def test_the_offload_says_what_came_back_and_what_may_go(slot_fds: tuple[int, ...]) -> None:
+    found = await samples(RunningService(slot_fds))
+    assert found[labelled("blobedge_offload_recall_bytes_total")] == 800
+    assert found[labelled("blobedge_offload_recall_failures_total", reason="missing")] == 1
+    assert found[labelled("blobedge_offload_recall_readers")] == 3
+    assert found[labelled("blobedge_offload_evicted_bytes_total")] == 500
+    disk = "plant7,plant7/fast"
+    assert found[labelled("blobedge_offload_disk_mode", of=disk, mode="low-space")] == 1
+    assert found[labelled("blobedge_offload_disk_mode", of=disk, mode="normal")] == 0
+    assert found[labelled("blobedge_offload_disk_stuck", of=disk)] == 1
+    assert found[labelled("blobedge_offload_disk_stays_blobs", of=disk, reason="pinned")] == 12
+    assert found[labelled("blobedge_offload_stubs_without_copy")] == 2
+    assert found[labelled("blobedge_offload_lost_stubs")] == 0
 
 
 @pytest.mark.parametrize(("document", "up"), [({"configured": False}, None), ({"configured": True, "socket": ""}, 0.0)])

@@ -110,6 +110,21 @@ def test_a_report_is_one_line(report: dict[str, Any], line: str) -> None:
     assert _report(report) == line
 
 
+def test_an_offload_says_what_is_lacking_what_moved_and_why_nothing_may_leave_a_disk() -> None:
+    from tests.observability.test_metrics import OFFLOAD
+
+    lines = _report({**OFFLOAD, "kind": "offload", "unprotected_blobs": 2, "unprotected_bytes": 700,
+                     "oldest_unprotected_seconds": 30.0}).splitlines()  # fmt: skip
+    assert lines == [
+        "paused, link offline, 2 blobs, 700 B, not in the cloud, the oldest for 30 s, 2 held: "
+        "blobedge queue ls --hold operator,poison, drained in about 1.0 min",
+        "recalls: 6 blobs back, 800 B, 3 readers now, 1 failed",
+        "evicted: 5 blobs, 500 B",
+        "disk of plant7, plant7/fast: low-space, 93.5 % of its space, 1.0 % of its inodes, nothing may leave it; "
+        "12 stay: pinned",
+    ]
+
+
 def test_capabilities_in_words() -> None:
     assert [_capability(*each) for each in (("reflink", False), ("xattr", True), ("records", "xattr"), ("x", ""))] == [
         "no reflink", "xattr", "records xattr", "",
