@@ -180,7 +180,7 @@ class _Parts:
 
         tail, socket_path = Tail(journals, queue, rules, changed), api.socket_path(journals.parent)
 
-        recalls = Recalls(cloud, Shelf(stores), watch, QueueNews(queue), keep=lambda: not evictor.low_space)
+        recalls = Recalls(cloud, Shelf(stores), watch, QueueNews(queue), keep=evictor.keep)
         recalling = RecallService(recall_socket(str(journals)), recalls)
 
         def bring(wanted: Filter) -> Work:

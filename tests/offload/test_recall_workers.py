@@ -108,7 +108,7 @@ async def test_windows_follow_each_other(
     world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path, kept: bool
 ) -> None:
     data = os.urandom(40 * MIB + 3)
-    async with running(streamed[1], tmp_path, keep=lambda: kept) as made:
+    async with running(streamed[1], tmp_path, keep=lambda *_: kept) as made:
         key = stub(made, world, "windows", data)
         with worker(made, tmp_path) as server:
             assert (await off_loop(get, server, "windows")).body == data

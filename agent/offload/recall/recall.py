@@ -31,12 +31,14 @@ from agent.offload.recall.reasons import NotComing, not_coming, of_cloud, of_mou
 from agent.offload.recall.shelf import Key, Space
 from agent.offload.transport import Errand
 from dataplane.ipc.recalls import LAST_BYTES, Want
+from dataplane.store import syscalls
 from dataplane.store.errors import StoreError
 
 log = logging.getLogger("blobedge.offload")
 
 NEAR_BYTES: Final = 4 << 20  # behind a run's place by so much, a reader waits for it
 HASH_BYTES: Final = 1 << 20  # read at a time
+WRITEBACK_BYTES: Final = 8 << 20  # so that the sync at the end has little left to wait for
 
 
 @dataclass(eq=False, slots=True)
@@ -257,12 +259,15 @@ class Recall:
 
         def sink(offset: int, piece: bytes) -> bool:
             _write(fd, piece, offset)
+            end = offset + len(piece)
+            if end // WRITEBACK_BYTES != offset // WRITEBACK_BYTES:
+                syscalls.start_writeback(fd, max(0, end - WRITEBACK_BYTES), WRITEBACK_BYTES)
             if offset == self._hashed:  # one run at most is there
                 self._md5.update(piece)
                 self._hashed += len(piece)
             with self._lock:
-                self._extents.add(offset, offset + len(piece))
-                run.at = offset + len(piece)
+                self._extents.add(offset, end)
+                run.at = end
                 goes_on = run.at < run.end
             self._works.moved(len(piece))
             self._token.run_sync_soon(self._notify, idempotent=True)

@@ -5,8 +5,8 @@ read stays, for others and for the next time, and once all of it arrived and has
 stub. Else bytes come in windows, each a file of its own that goes when its readers went on: disk is bounded by what is
 being read, and nothing stays. Readers of one window share it all the same.
 
-A recall without readers stays for IDLE_SECONDS, so that a client that comes back after a broken connection, or reads
-range after range, goes on where it was. While the link is down nothing waits for time-outs.
+A recall without readers stays for IDLE_SECONDS where it may, so that a client that comes back after a broken
+connection, or reads range after range, goes on where it was. While the link is down nothing waits for time-outs.
 """
 
 import logging
@@ -38,7 +38,10 @@ log = logging.getLogger("blobedge.offload")
 DOWNLOADS_COUNT_MAX: Final = 16  # at a time; each costs a thread and a piece of memory
 RECALLS_COUNT_MAX: Final = 256  # files that are open
 SPARE_BYTES: Final = 64 << 20  # stay free on a mount
-IDLE_SECONDS: Final = 60.0
+IDLE_SECONDS: Final = 300.0
+REFUSED_SECONDS: Final = 5.0  # what was missing or archived is not asked for again
+REFUSED_COUNT_MAX: Final = 1000
+SWAPS_COUNT_MAX: Final = 2  # at a time: each syncs a file, on a thread of its account
 SWEEP_SECONDS: Final = 1.0
 STEP_BYTES_MAX: Final = 1 << 20  # a reader hears of progress by so much at least, but for the first bytes
 STEP_SECONDS: Final = 0.05  # or after so long
@@ -79,17 +82,17 @@ class Recalls:
         watch: LinkWatch,
         news: News,
         *,
-        keep: Callable[[], bool] = lambda: True,
+        keep: Callable[[str, str], bool] = lambda account, container: True,
         fetcher: Fetcher | None = None,
         spare_bytes: int = SPARE_BYTES,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        """`keep`: whether what is recalled may stay, as the disk is now."""
-        self.keep = keep
+        """`keep`: whether what is recalled of an account's container may stay, as its disk is now."""
         self.counters: Final = Counters()
         self._shelf: Final = shelf
         self._watch: Final = watch
         self._news: Final = news
+        self._keep: Final = keep
         self._fetcher: Final = fetcher or Fetcher(cloud)
         self._spare_bytes: Final = spare_bytes
         self._idle_seconds: Final = idle_seconds
@@ -97,6 +100,8 @@ class Recalls:
         self._windows: dict[tuple[Key, int, int], Recall] = {}
         self._done: list[Recall] = []  # to be closed when their readers have gone
         self._opening: dict[Key, trio.Event] = {}
+        self._refused: dict[Key, tuple[NotComing, float]] = {}  # until when, monotonic
+        self._swaps: Final = trio.Semaphore(SWAPS_COUNT_MAX)
         self._ready: Final = trio.Event()
         self._works: Works | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -122,7 +127,7 @@ class Recalls:
                 while True:
                     await trio.sleep(SWEEP_SECONDS)
                     self._watch.reading = any(recall.active for recall in self._all())
-                    await self._drop_idle(time.monotonic() - self._idle_seconds)
+                    await self._drop_idle()
             finally:
                 nursery.cancel_scope.cancel()
                 await self._drop_all()
@@ -227,6 +232,9 @@ class Recalls:
 
     async def _recall_for(self, key: Key, want: Want, must_keep: bool) -> Recall:
         """One that is there, or a new one; whoever comes meanwhile waits for it."""
+        refused, until = self._refused.get(key, (None, 0.0))
+        if refused is not None and until > time.monotonic():
+            raise self._counted(refused)
         window = (key, want.offset, want.length)
         while True:
             found = self._kept.get(key) or (None if must_keep else self._windows.get(window))
@@ -246,7 +254,7 @@ class Recalls:
         if self._offline():
             raise self._counted(not_coming("offline"))
         if len(self._kept) + len(self._windows) >= RECALLS_COUNT_MAX:
-            await self._drop_idle(time.monotonic())
+            await self._drop_idle(now=True)
             if len(self._kept) + len(self._windows) >= RECALLS_COUNT_MAX:
                 raise self._counted(not_coming("failed", "too many recalls at once", 5))
         found, remote = await self._shelf.find(key.account, key.container, key.name)
@@ -256,7 +264,7 @@ class Recalls:
             raise RecallError("a Want beyond the blob's end")
         space = await self._shelf.make(key)
         room = space.free_bytes - self._spare_bytes - self._promised(space.device)
-        kept = remote.size <= room and (must_keep or self.keep())
+        kept = remote.size <= room and (must_keep or self._keep(key.account, key.container))
         if not kept and (must_keep or want.length > room):
             await trio.to_thread.run_sync(_discard, space)
             raise self._counted(not_coming("space"))
@@ -286,10 +294,12 @@ class Recalls:
         if recall not in self._done:
             self._done.append(recall)
 
-    async def _drop_idle(self, before: float) -> None:
-        """Drop what nobody has read since `before` (monotonic)."""
+    async def _drop_idle(self, *, now: bool = False) -> None:
+        """Drop what nobody has read for long, or `now` reads; in low space nothing stays."""
+        before = time.monotonic() - self._idle_seconds
         for recall in self._all():
-            if not recall.readers and not recall.active and recall.idle_since <= before:
+            old = now or recall.idle_since <= before or not self._keep(recall.key.account, recall.key.container)
+            if old and not recall.readers and not recall.active:
                 self._forget(recall)
         await self._close_done()
 
@@ -306,8 +316,9 @@ class Recalls:
             await trio.to_thread.run_sync(_close_all, recalls, abandon_on_cancel=True)
 
     def _promised(self, device: int) -> int:
-        """Bytes that files which are open on the mount will still take."""
-        return sum(recall.outstanding for recall in self._all() if recall.space.device == device)
+        """Bytes that files which are open on the mount will still take. What nobody reads grows no further."""
+        using = [recall for recall in self._all() if recall.readers and recall.space.device == device]
+        return sum(recall.outstanding for recall in using)
 
     def _all(self) -> list[Recall]:
         return [*self._kept.values(), *self._windows.values()]
@@ -350,6 +361,11 @@ class Recalls:
             self._forget(recall)
         if failure.message.why != "offline":
             log.warning("recall of %s/%s/%a: %s", *recall.key[:3], failure)
+        if failure.message.why in ("missing", "archived"):
+            now = time.monotonic()
+            kept = {key: each for key, each in self._refused.items() if each[1] > now}
+            self._refused = kept if len(kept) < REFUSED_COUNT_MAX else {}
+            self._refused[recall.key] = failure, now + REFUSED_SECONDS
         if failure.message.why == "missing":
             assert self._works is not None
             self._works.nursery.start_soon(self._news.missing, recall.key, str(failure))
@@ -358,7 +374,8 @@ class Recalls:
         """All bytes are there and right: in the stub's place with them."""
         etag = None
         try:
-            etag = await self._shelf.swap(recall.key, recall.remote, recall.space.staged)
+            async with self._swaps:
+                etag = await self._shelf.swap(recall.key, recall.remote, recall.space.staged)
         except MOUNT_ERRORS as error:
             recall.failure = self._counted(of_mount(error))
             log.warning("recall of %s/%s/%a: %s", *recall.key[:3], error)
