@@ -6,7 +6,7 @@ not push out what is in use (O'Neil, O'Neil and Weikum, "The LRU-K Page Replacem
 
 Each container is a range of the index `blobs_cold`, and the ranges are merged: a page costs one seek for each container
 and one for each row, with ten rows as with a million. With `unused_since`, entries in use between the cold ones are
-passed over in the index, about 0.1 s for a million of them.
+passed over in the index, about 0.4 s for a million of them.
 
 Rejected: one index over all containers (a page of one container would read the entries of all others); a counter of
 reads (it never forgets what was hot once).

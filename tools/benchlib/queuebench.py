@@ -2,8 +2,10 @@
 
 Records with distinct names in eight containers, in batches as the sidecar takes them: in the order of the names, as a
 camera makes them, and in no order at all, as checkpoints named by hashes do, which is the worst case. Then the same
-blobs again, each changed; then one in a hundred fails for good, and another process opens what is there. Records a
-second of CPU time stand beside those a second of the clock, which other users of the disk and the cores lower.
+blobs again, each changed; then one in a hundred fails for good, and another process opens what is there. A third makes
+a lost database again and asks it what to evict; a fourth takes over a worker's journal from its file, as the sidecar
+does. Records a second of CPU time stand beside those a second of the clock, which other users of the disk and the cores
+lower.
 
 Exit codes: 0 every target met; 1 one missed; 2 wrong usage (argparse).
 """
@@ -30,13 +32,20 @@ from .queuework import FILE
 
 EXIT_PASS, EXIT_MISS = 0, 1
 ORDERS: Final = ("named", "random")
-RATES_MIN: Final = {"new_rate": 20_000.0, "changed_rate": 20_000.0}  # records a second
+RATES_MIN: Final = {  # records a second
+    "new_rate": 20_000.0,
+    "changed_rate": 20_000.0,
+    "adopt_rate": 20_000.0,
+    "drain_rate": 20_000.0,
+}
 COSTS_MAX: Final = {  # seconds and MiB
     "take_s": 1.0,
     "page_s": 1.0,
     "empty_page_s": 1.0,
+    "cold_page_s": 1.0,
     "fill_memory_mib": 128.0,
     "ask_memory_mib": 128.0,
+    "drain_memory_mib": 128.0,
 }
 
 Figures = dict[str, float]
@@ -49,13 +58,14 @@ def missed(figures: Figures) -> list[str]:
 
 
 def measure(order: str, rows: int, root: Path) -> Figures:
-    """One order of names: a process that fills, and one that asks. The directory goes away."""
+    """One order of names: a process for each part. The directory goes away."""
     directory = Path(tempfile.mkdtemp(prefix="queue.", dir=root))
     try:
         Queue(directory / FILE).close()  # here, as making the schema takes imports that a later start does without
         figures: Figures = {}
-        for part in ("fill", "ask"):
-            command = [sys.executable, "-m", "benchlib.queuework", part, str(directory), order, str(rows)]
+        parts = [("queuework", "fill"), ("queuework", "ask"), ("queuework", "evict"), ("tailwork",)]
+        for module, *part in parts:
+            command = [sys.executable, "-m", f"benchlib.{module}", *part, str(directory), order, str(rows)]
             figures |= json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
         return figures
     finally:

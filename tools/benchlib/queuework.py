@@ -1,7 +1,7 @@
 """The work that `tools/bench queue` measures, in processes that hold nothing but the queue.
 
-Run as `python -m benchlib.queuework fill|ask DIRECTORY ORDER ROWS`; prints its figures as JSON. Nothing is imported
-here that the queue does not need, as the memory of the process is a figure.
+Run as `python -m benchlib.queuework fill|ask|evict DIRECTORY ORDER ROWS`; prints its figures as JSON. Nothing is
+imported here that the queue does not need, as the memory of the process is a figure.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from typing import Final
 
 from agent.offload.database import Queue
 from agent.offload.queries import Filter
-from agent.offload.rows import Change, Failure
+from agent.offload.rows import Adopted, Change, Copy, Failure, Seen
 from agent.offload.states import Hold, Residency
 
 BATCH_RECORDS: Final = 10_000
@@ -96,6 +96,28 @@ def ask(directory: Path, order: str, rows: int) -> dict[str, float]:
         }
 
 
+def evict(directory: Path, order: str, rows: int) -> dict[str, float]:
+    """A lost database that is made again, as if the cloud had every blob; and what an eviction asks of it."""
+    blobs = enumerate(names(order, rows))
+    with Queue(directory / f"adopted-{FILE}") as queue:
+        began_s = time.monotonic()
+        while page := list(itertools.islice(blobs, PAGE_ROWS)):
+            queue.adopt([_adopted(number, *blob) for number, blob in page])
+        adopt_rate = rows / (time.monotonic() - began_s)
+        return {
+            "adopt_rate": adopt_rate,
+            "cold_page_s": seconds(lambda: queue.candidates(PAGE_ROWS)),
+            "cold_totals_s": seconds(queue.evictable),
+        }
+
+
+def _adopted(number: int, container: str, name: str) -> Adopted:
+    etag = f"0x{number:016X}"
+    return Adopted(
+        "bench", container, name, Residency.COPIED, Seen(etag, 4096, number), Copy(etag, etag, container, name, number)
+    )
+
+
 def memory_peak_mib() -> float:
     """The most memory that this process ever had resident (VmHWM of proc(5), which an exec resets)."""
     status = Path("/proc/self/status").read_text()
@@ -103,5 +125,5 @@ def memory_peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    part = {"fill": fill, "ask": ask}[sys.argv[1]]
+    part = {"fill": fill, "ask": ask, "evict": evict}[sys.argv[1]]
     print(json.dumps(part(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))))
