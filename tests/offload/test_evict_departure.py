@@ -1,12 +1,14 @@
 """Blobs that leave the node: when the cloud is asked, what keeps them here, and what a kill leaves."""
 
 import hashlib
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from azure.storage.blob import ContentSettings
 
 from agent.offload.evict.departure import NO_COPY, OFFLINE
@@ -19,6 +21,7 @@ from tests.offload.evict_support import CONTAINER, Node, node, offline
 from tests.offload.upload_support import World, answered
 
 pytestmark = pytest.mark.trio
+SILENT_SECONDS = 8.0
 CONTENT = b"0123456789" * 1000
 LEASE = "11111111-2222-3333-4444-555555555555"
 
@@ -144,6 +147,28 @@ async def test_offline_only_low_space_evicts(edge: Node) -> None:
     assert state.properties.remote is not None
     assert state.properties.remote.md5 == hashlib.md5(CONTENT).digest()
     assert is_here(edge, "tmp/b")
+
+
+async def test_a_link_that_breaks_while_the_cloud_is_asked_holds_nobody_up(edge: Node) -> None:
+    rows = [await edge.copied(name, CONTENT) for name in ("a", "b")]
+    asked, over = threading.Event(), threading.Event()
+
+    def silent(exchange: Exchange) -> None:
+        asked.set()
+        over.wait(2 * SILENT_SECONDS)
+        exchange.reset_after_body_bytes = 0
+
+    edge.world.proxy.fault = silent
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def cut() -> None:
+            await trio.to_thread.run_sync(asked.wait)
+            offline(edge.watch)
+
+        with trio.fail_after(SILENT_SECONDS):
+            assert await edge.batch(*rows, mode=Mode.LOW_SPACE) == {"a": "", "b": ""}
+        over.set()
 
 
 async def test_what_is_pinned_stays_and_what_no_rule_evicts_goes_when_asked(edge: Node) -> None:

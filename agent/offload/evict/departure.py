@@ -91,6 +91,8 @@ class Departures:
         self._cloud: Final = cloud
         self._watch: Final = watch
         self._asks: Final = trio.CapacityLimiter(ASKS_COUNT_MAX)
+        self._asking: set[Errand] = set()
+        watch.downs.append(self._stop_asking)
         self.lost_count = 0  # copies that were not in the cloud any more, since the start
 
     @property
@@ -166,8 +168,18 @@ class Departures:
         """What the cloud holds of it, or why it stays."""
         assert case.seen is not None
         row, size = case.row, case.seen.size
-        if self.offline:
+        held = None if self.offline else await self._asked(row, size)
+        if self.offline:  # by now
             return await self._trusted(row, size) if mode is Mode.LOW_SPACE and way is Way.EVICT else OFFLINE
+        if held is None:
+            await self._lost(row)
+            return NO_COPY
+        if isinstance(held, str):
+            return held
+        return held if held.md5 is not None else held._replace(md5=await self._md5(row, size))
+
+    async def _asked(self, row: Row, size: int) -> Held | str | None:
+        """What the cloud says that it holds; text when it does not say. The link learns from it."""
         self._asks.total_tokens = max(1, self._watch.state.work_max(ASKS_COUNT_MAX))
         errand, held = Errand(), None
         try:
@@ -184,16 +196,20 @@ class Departures:
             self._watch.no_way()
             return OFFLINE
         self._watch.answered()
-        if held is None:
-            await self._lost(row)
-            return NO_COPY
-        return held if held.md5 is not None else held._replace(md5=await self._md5(row, size))
+        return held
 
     async def _ask(self, row: Row, size: int, errand: Errand) -> Held | None:
         work = functools.partial(ask, self._cloud, row, size, errand)
+        self._asking.add(errand)
         try:
             return await trio.to_thread.run_sync(work, limiter=self._asks, abandon_on_cancel=True)
         finally:
+            self._asking.discard(errand)
+            errand.stop()
+
+    def _stop_asking(self) -> None:
+        """The link went down: nobody waits for an answer any more."""
+        for errand in self._asking:
             errand.stop()
 
     async def _trusted(self, row: Row, size: int) -> Held | str:
