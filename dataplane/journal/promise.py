@@ -9,7 +9,9 @@ another boot the markers speak (unclean.py).
 
 Taking it back is one rename(2), which waits for no disk, not even for one that memory was swapped out to. It is done
 before the change whose entry is missing goes on. So a worker that is killed while its journal's disk hangs, alone or
-with the whole service, has told. The file is locked by its worker as its segments are (layout.py).
+with the whole service, has told. The file is locked by its worker as its segments are (layout.py). Where systemd's
+RemoveIPC takes the files away with the service, or a container's memory goes with it, nobody knows afterwards: after
+such an end, but not after that of one worker, everything is looked at.
 
 Rejected: a word in the marker (a disk that hangs takes none, and the old one stays); the worker's slot (it goes with
 the supervisor, and a service whose disk hangs is killed as a whole); a marker that says the worst from the start (each
