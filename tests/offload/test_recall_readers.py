@@ -2,6 +2,7 @@
 what moves for it."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import trio
 
 from agent.offload.cloud import Cloud
 from agent.offload.link import Link
+from agent.offload.recall.fetch import PIECE_BYTES_MAX
 from dataplane.ipc.recalls import LAST_BYTES, Failed, Want
 from tests.offload.lab.faults import Act, Fault
 from tests.offload.lab.proxy import Proxy
-from tests.offload.recall_support import MIB, Worker, downloads, eventually, held, running, stub
+from tests.offload.recall_support import MIB, SECONDS_MAX, Worker, downloads, eventually, held, running, stub
 from tests.offload.upload_support import World
 
 WINDOW = 4 * MIB
@@ -164,3 +166,38 @@ async def test_a_link_that_goes_down_ends_the_waiting(world: World, tmp_path: Pa
                 heard = await worker.hear()
         assert isinstance(heard, Failed)
         assert heard.why == "offline"
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("seed", range(6))
+async def test_any_mixture_of_readers_gets_its_bytes_and_none_is_fetched_twice(
+    seed: int, world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path
+) -> None:
+    """Whole reads, ranges, large and small windows, readers that leave in the middle: from one seed."""
+    _, cloud = streamed
+    chance = random.Random(seed)
+    data = chance.randbytes(chance.randrange(1, 12 * MIB))
+    async with running(cloud, tmp_path) as made:
+        key = stub(made, world, "mixed", data)
+
+        async def one(number: int) -> None:
+            mine = random.Random(f"{seed} {number}")
+            start = mine.choice((0, mine.randrange(len(data))))
+            end = mine.choice((len(data), mine.randrange(start, len(data) + 1)))
+            window = mine.choice((1000, 100_000, MIB, WINDOW)) if end - start < MIB else WINDOW
+            await trio.sleep(mine.random() / 20)
+            async with Worker(made.socket_path) as worker:
+                with trio.move_on_after(mine.choice((0.02, SECONDS_MAX))):
+                    found = await worker.read(key, start, end, window)
+                    here = isinstance(found, Failed) and found.why == "changed"  # it is a file again
+                    assert here or found == data[start:end]
+
+        async with trio.open_nursery() as nursery:
+            for number in range(24):
+                nursery.start_soon(one, number)
+        counted = made.recalls.document()
+        waste = counted["downloads"] * PIECE_BYTES_MAX  # what was in flight when a download was cut short
+        assert counted["bytes"] <= len(data) + waste
+        assert not counted["failures"]
+        if not made.is_stub(key):
+            assert made.content(key) == data
