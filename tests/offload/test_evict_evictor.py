@@ -117,6 +117,7 @@ async def test_offline_a_disk_waits_for_the_link_until_it_is_in_low_space(world:
             nursery.start_soon(edge.evictor.run)
             await until(lambda: disk(edge).get("stays") == {"the link is down": 9})
             assert len(here(edge)) == 9
+            assert not disk(edge)["stuck"]
             assert edge.evictor.keep(ACCOUNT, CONTAINER)
             edge.put("more", b"x" * BLOB)
             await until(lambda: len(here(edge)) < 9)

@@ -194,7 +194,7 @@ class Evictor:
                 done.stays[OFFLINE] = sum(
                     at.blobs for at in copies if self.spaces.disk(at.account, at.container) is disk
                 )
-            disk.stays, disk.stuck = done.stays, not freed
+            disk.stays, disk.stuck = done.stays, not freed and not self._waits_for_link(disk)
             await self.spaces.look()
             if not freed:
                 await trio.sleep(PAUSE_FACTOR * done.reading_seconds)

@@ -42,7 +42,7 @@ class Disk:
     mode: Mode = Mode.NORMAL
     since: float = field(default_factory=time.time)  # Unix time, of the mode
     stays: Counter[str] = field(default_factory=Counter)  # blobs of the last pass that could not go, by reason
-    stuck: bool = False  # the last pass freed nothing, although something has to go
+    stuck: bool = False  # the last pass freed nothing, although something has to go and need not wait for the link
 
 
 class Found(NamedTuple):
