@@ -1,6 +1,9 @@
 """A mount, a queue and a cloud that are compared: real stores, a real queue, and Azurite behind a proxy."""
 
+import json
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from agent.offload.transport import Errand
 from agent.offload.upload import Guard, upload
 from dataplane.blobapi.model import BlobProperties, BlobState, ContainerProperties, Remote
 from dataplane.store.store import BlobRef
+from tests.observability.service import CHECKOUT
 from tests.offload.upload_support import NODE, World
 
 ACCOUNT: Final = "acct"
@@ -33,6 +37,35 @@ HERE: Final = "photos"  # the container of the mount
 INSTANCE: Final = f"{NODE}/0123456789ab"
 LATER: Final = 4_000_000_000_000_000_000
 SECONDS_MAX: Final = 60.0
+COMMAND_SECONDS_MAX: Final = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The commands, against the service at this admin address."""
+
+    admin: str
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one."""
+        command = [sys.executable, "-m", "agent", *arguments, "--admin", self.admin]
+        return subprocess.run(
+            command, cwd=CHECKOUT, capture_output=True, text=True, timeout=COMMAND_SECONDS_MAX, check=False
+        )
+
+    def queue(self, *arguments: str) -> Any:
+        """What `blobedge queue` prints."""
+        ran = self.run("queue", *arguments)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)
+
+    def document(self, *arguments: str) -> dict[str, Any]:
+        """What `blobedge reconcile --json` prints."""
+        ran = self.run("reconcile", "--json", *arguments)
+        assert ran.returncode in (0, 1), ran.stderr
+        found: dict[str, Any] = json.loads(ran.stdout)
+        assert ran.returncode == (1 if found["left"] else 0)
+        return found
 
 
 @dataclass(slots=True)

@@ -1,31 +1,24 @@
 """`blobedge reconcile` against a node that runs: what an operator sees, and a node that lost its database, or all of
 its disk."""
 
-import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from tests.observability.service import CHECKOUT
-from tests.offload.engine_support import SECONDS_MAX, Edge, edge
+from tests.offload.engine_support import Edge, edge
+from tests.offload.reconcile_support import Asked
 
 BLOBS = {"a": b"a" * 10, "b/c": b"c" * 3000, "empty": b""}
 
 
 def reconcile(node: Edge, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agent", "reconcile", *arguments, "--admin", node.service.admin]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    return Asked(node.service.admin).run("reconcile", *arguments)
 
 
 def document(node: Edge, *arguments: str) -> dict[str, Any]:
-    ran = reconcile(node, "--json", *arguments)
-    assert ran.returncode in (0, 1), ran.stderr
-    found: dict[str, Any] = json.loads(ran.stdout)
-    assert ran.returncode == (1 if found["left"] else 0)
-    return found
+    return Asked(node.service.admin).document(*arguments)
 
 
 def test_what_differs_is_told_then_mended(cloud_port: int, tmp_path: Path) -> None:
