@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.journal import localdisk, unclean
+from dataplane.journal import localdisk, promise, unclean
 from dataplane.journal.reader import segments
 from dataplane.journal.record import DamagedSegment, Entry, Kind
 from dataplane.journal.writer import RETRY_SECONDS, Journal
@@ -233,8 +233,9 @@ def test_a_power_cut_is_noticed_and_what_it_left_is_read(kind: str, tmp_path: Pa
 
 
 def journal_files_closed(directory: Path) -> None:
-    """Close what this process has open there: it plays a process that the power cut ended."""
+    """Close what this process has open for it: it plays a process that the power cut ended."""
+    its = (str(directory), str(promise.MEMORY / promise._prefix(directory)))
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{name}").startswith(str(directory)):
+            if os.readlink(f"/proc/self/fd/{name}").startswith(its):
                 os.close(int(name))
