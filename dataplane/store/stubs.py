@@ -36,7 +36,7 @@ from dataplane.store.files import Found
 from dataplane.store.place import Place
 from dataplane.store.records import Record, Seal
 from dataplane.store.staging import StagedFile
-from dataplane.store.swap import NotSwapped, name_for, swap
+from dataplane.store.swap import NotSwapped, Swap, name_for
 from dataplane.store.trash import Trash
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class _SwapJob(_BlobJob[T]):
         super().__init__(place, trash, name)
         self._coming: StagedFile | None = None
         self._record: Record | None = None
+        self._swap: Swap | None = None
         self._gone: tuple[Found, BlobState] | None = None
 
     def create_stub(self, going: Seal, properties: BlobProperties, owner: os.stat_result | None) -> None:
@@ -83,12 +84,21 @@ class _SwapJob(_BlobJob[T]):
         assert self._coming is not None
         assert self._record is not None
         parent_fd, last = self.parent_of(going)
-        swap(self.mount, self._coming, self._record.seal, going, parent_fd, last, durable=self.durable)
-        self._gone = going, state
+        swap = Swap(self.mount, self._coming, self._record.seal, going, parent_fd, last, durable=self.durable)
+        swap.begin()
+        self._swap, self._gone = swap, (going, state)
         self.mount.records.remember(self._record)
 
     def cleanup(self) -> None:
-        if self._gone is not None and self._record is not None:
+        """The old file goes, unless somebody has come to write to it by now: then it is there again, as if it had been
+        written to right after the change."""
+        if self._swap is not None and self._gone is not None and self._record is not None:
+            with self.mount.lock(self.lock_key()):
+                try:
+                    self._swap.finish()
+                except NotSwapped:
+                    self.mount.records.clear(self._record.seal)
+                    return
             found, state = self._gone
             if state.properties.block_list == self._record.properties.block_list:
                 self.mount.records.clear(found.seal)
@@ -96,6 +106,9 @@ class _SwapJob(_BlobJob[T]):
                 self.forget(found, state)
 
     def discard(self) -> None:
+        if self._swap is not None:
+            with self.mount.lock(self.lock_key()):
+                self._swap.undo()
         if self._coming is not None and self._coming.withdraw() and self._record is not None:
             self.mount.records.clear(self._record.seal)
 
@@ -109,7 +122,8 @@ class EvictJob(_SwapJob[int]):
     """A stub takes the place of a blob of which the cloud has the same bytes. The result is the blob's size in bytes.
 
     `properties` are for a stub of somebody else's version, which is to take the place of ours: the blob is then
-    another, as after an overwrite. Raises NotEvictable.
+    another, as after an overwrite. Raises NotEvictable. A program that comes to write to the file at the very end has
+    it back in its place, and the result says all the same that it went: it wrote right after that.
     """
 
     def __init__(

@@ -3,7 +3,8 @@
 An overwrite replaces whatever is there: the last writer wins. A file that only changes its shape (a blob becomes a
 stub, a stub a blob) must not win against anybody. So the two change names in one step; then what came out is looked
 at: it has to be the file that was opened, with the seal that it had, and unopened for writing since. If it is not, they
-change back and no byte is lost. Only then does the old file go.
+change back and no byte is lost. Once the change is on the disk it is looked at again, and only then does the old file
+go: many swaps share the syncs of their group (commit.py).
 
 Who may write is told by a lease where the file system has them (local ones do; NFS has not): a program that opens the
 file for writing waits in open(2) until the swap has ended, and ends it if it came before. It gets the file that it
@@ -20,8 +21,7 @@ done where files cannot change names), looking before only.
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 from dataplane.store import syscalls
@@ -45,50 +45,100 @@ def name_for(seal: Seal) -> str:
     return f"{seal.inode:x}-{seal.size:x}-{seal.mtime_ns:x}.{secrets.token_hex(8)}"
 
 
-def swap(
-    mount: Mount, coming: StagedFile, seal: Seal, going: Found, parent_fd: int, last: str, *, durable: bool
-) -> None:
-    """Put a file with this seal, which is in the directory of swaps, in the place of an open one, which goes. Called
-    under the blob's lock; durable when it returns. Raises NotSwapped, StoreError."""
-    with _unwritten(going.fd) as leased, translated("swap"):
-        _exchange(mount, coming, parent_fd, last)
+class Swap:
+    """A file with `seal`, which is in the directory of swaps, for an open one, which goes."""
+
+    def __init__(
+        self, mount: Mount, coming: StagedFile, seal: Seal, going: Found, parent_fd: int, last: str, *, durable: bool
+    ) -> None:
+        self._mount = mount
+        self._coming = coming
+        self._seal = seal
+        self._going = going
+        self._parent_fd = parent_fd
+        self._last = last
+        self._durable = durable
+        self._leased = False
+
+    def begin(self) -> None:
+        """They change names. Called under the blob's lock. Raises NotSwapped, StoreError."""
+        with translated("swap"):
+            try:
+                self._leased = syscalls.take_lease(self._going.fd)
+            except BlockingIOError:
+                raise NotSwapped("another program has it open for writing") from None
+            try:
+                self._exchange()
+                if self._inode() != self._going.seal.inode:
+                    self._exchange_back()
+                    raise NotSwapped("another program has put a file in its place")
+                self._require_unwritten()
+            except BaseException:
+                self._release()
+                raise
+
+    def finish(self) -> None:
+        """The old file goes. Called under the blob's lock, once the change is on the disk. Raises NotSwapped when
+        somebody has come to write meanwhile: they have changed back."""
         try:
-            if _inode(mount.swaps_fd, coming.name) != going.seal.inode:
-                raise NotSwapped("another program has put a file in its place")
-            if durable:
-                fsync(parent_fd)
-            if seal_of(os.fstat(going.fd)) != going.seal or (leased and not syscalls.lease_holds(going.fd)):
-                raise NotSwapped("another program is writing to it")
-        except BaseException:
-            _exchange_back(mount, coming, seal, parent_fd, last)
-            if durable:
-                fsync(parent_fd)
-            raise
-        os.unlink(coming.name, dir_fd=mount.swaps_fd)
+            with translated("swap"):
+                self._require_unwritten()
+                os.unlink(self._coming.name, dir_fd=self._mount.swaps_fd)
+        finally:
+            self._release()
 
+    def undo(self) -> None:
+        """They change back: the change could not be made durable. Called under the blob's lock."""
+        try:
+            with translated("swap"):
+                self._exchange_back()
+        finally:
+            self._release()
 
-@contextmanager
-def _unwritten(fd: int) -> Iterator[bool]:
-    """Nobody has it open for writing, or can without it being noticed; yields whether the file system can tell."""
-    try:
-        leased = syscalls.take_lease(fd)
-    except BlockingIOError:
-        raise NotSwapped("another program has it open for writing") from None
-    try:
-        yield leased
-    finally:
-        if leased:
-            syscalls.release_lease(fd)
+    def _require_unwritten(self) -> None:
+        """Raises NotSwapped, and changes back, when somebody wrote to the file that goes, or waits to."""
+        if seal_of(os.fstat(self._going.fd)) != self._going.seal or (
+            self._leased and not syscalls.lease_holds(self._going.fd)
+        ):
+            self._exchange_back()
+            raise NotSwapped("another program is writing to it")
 
+    def _release(self) -> None:
+        if self._leased:
+            syscalls.release_lease(self._going.fd)
+            self._leased = False
 
-def _exchange(mount: Mount, coming: StagedFile, fd: int, last: str) -> None:
-    """The staged file comes to its place, and what was there gets its name in the directory of swaps."""
-    try:
-        if not syscalls.exchange(mount.swaps_fd, coming.name, fd, last):
-            _exchange_by_link(mount.swaps_fd, coming.name, fd, last)
-    except FileNotFoundError:
-        raise NotSwapped("it went meanwhile") from None
-    coming.linked = False
+    def _exchange(self) -> None:
+        """The staged file comes to its place, and what was there gets its name in the directory of swaps."""
+        swaps_fd, name = self._mount.swaps_fd, self._coming.name
+        try:
+            if not syscalls.exchange(swaps_fd, name, self._parent_fd, self._last):
+                _exchange_by_link(swaps_fd, name, self._parent_fd, self._last)
+        except FileNotFoundError:
+            raise NotSwapped("it went meanwhile") from None
+        self._coming.linked = False
+
+    def _exchange_back(self) -> None:
+        """Undo it, unless another program has put its own file there since, or removed what it found: that stays. What
+        was written to the one that was there for a moment, while somebody wrote to the other, is kept."""
+        try:
+            self._exchange()
+            if self._inode() != self._seal.inode:
+                self._exchange()
+                return
+        except NotSwapped:
+            return
+        if self._durable:  # the change itself may be on the disk by now
+            fsync(self._parent_fd)
+        if seal_of(os.fstat(self._coming.fd)) == self._seal:
+            self._coming.linked = True
+        else:
+            swaps_fd = self._mount.swaps_fd
+            os.rename(self._coming.name, name_for(self._seal), src_dir_fd=swaps_fd, dst_dir_fd=swaps_fd)
+
+    def _inode(self) -> int:
+        """What has the name in the directory of swaps."""
+        return os.stat(self._coming.name, dir_fd=self._mount.swaps_fd, follow_symlinks=False).st_ino
 
 
 def _exchange_by_link(swaps_fd: int, name: str, fd: int, last: str) -> None:
@@ -102,26 +152,6 @@ def _exchange_by_link(swaps_fd: int, name: str, fd: int, last: str) -> None:
             os.unlink(kept, dir_fd=swaps_fd)
         raise
     os.rename(kept, name, src_dir_fd=swaps_fd, dst_dir_fd=swaps_fd)
-
-
-def _exchange_back(mount: Mount, coming: StagedFile, seal: Seal, fd: int, last: str) -> None:
-    """Undo it, unless another program has put its own file there since, or removed what it found: that stays. What was
-    written to the one that was there for a moment, while somebody wrote to the other, is kept in the directory."""
-    try:
-        _exchange(mount, coming, fd, last)
-        if _inode(mount.swaps_fd, coming.name) != seal.inode:
-            _exchange(mount, coming, fd, last)
-            return
-    except NotSwapped:
-        return
-    if seal_of(os.fstat(coming.fd)) == seal:
-        coming.linked = True
-    else:
-        os.rename(coming.name, name_for(seal), src_dir_fd=mount.swaps_fd, dst_dir_fd=mount.swaps_fd)
-
-
-def _inode(directory_fd: int, name: str) -> int:
-    return os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_ino
 
 
 def sweep(mount: Mount, now: float) -> None:
