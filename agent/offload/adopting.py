@@ -12,7 +12,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from agent.offload.ingest import Containers, next_revision
+from agent.offload.ingest import Containers
+from agent.offload.moves import next_revision
 from agent.offload.rows import Adopted, Copy
 from agent.offload.states import Residency
 from agent.offload.stored import check_of

@@ -180,7 +180,8 @@ class Queue:
             return moves.evicted(self._connection, row)
 
     def arrived(self, account: str, container: str, name: str, etag: str) -> bool:
-        """The bytes of a stub with this ETag of ours are here again, verified. False: another version, or no stub."""
+        """The bytes of a stub with this ETag of ours are here again, verified. False: another version. Also when their
+        eviction is not reported yet: that report then comes too late."""
         with self.transaction():
             return moves.arrived(self._connection, account, container, name, etag)
 

@@ -19,7 +19,6 @@ from typing import Final
 
 from agent.offload import moves
 from agent.offload.rows import Change, Look, Read
-from agent.offload.schema import REVISION_KEY
 from agent.offload.states import TABLE, Event, Residency
 from dataplane.journal.heat import INTERVAL_NS
 
@@ -64,7 +63,7 @@ def note(
     of a blob that has no row says nothing."""
     containers = Containers(connection)
     merged = _merged(changes)
-    revision = next_revision(connection) if merged or looks else 0
+    revision = moves.next_revision(connection) if merged or looks else 0
     connection.executemany(_NOTE, _values(merged, containers, revision))
     connection.executemany(
         _HEAT,
@@ -120,14 +119,6 @@ def _values(
             "order_key": change.order_key,
             "hold": "waiting" if change.due_at > change.when_ns else "",
         }
-
-
-def next_revision(connection: sqlite3.Connection) -> int:
-    """One number for all changes of a transaction: nobody can have seen the rows between two of them."""
-    (revision,) = connection.execute(
-        "UPDATE meta SET value = value + 1 WHERE key = ? RETURNING value", (REVISION_KEY,)
-    ).fetchone()
-    return int(revision)
 
 
 class Containers(dict[tuple[str, str], int]):

@@ -11,6 +11,7 @@ from typing import Final
 
 from agent.offload import fuse
 from agent.offload.rows import ERROR_CHARACTERS_MAX, Copy, Failure, Row, Seen, Turn
+from agent.offload.schema import REVISION_KEY
 from agent.offload.states import TABLE, Event, Hold
 from agent.offload.stored import check_of
 
@@ -44,6 +45,14 @@ _COPY: Final = (
 _SECRETS: Final = re.compile(
     r"(?i)(\bsig=|accountkey=|sharedkey\s+[^\s:]+:|bearer\s+|sharedaccesssignature=)[^\s&;\"'<>]+"
 )
+
+
+def next_revision(connection: sqlite3.Connection) -> int:
+    """For all changes of a transaction: nobody can have seen the rows between two of them."""
+    (revision,) = connection.execute(
+        "UPDATE meta SET value = value + 1 WHERE key = ? RETURNING value", (REVISION_KEY,)
+    ).fetchone()
+    return int(revision)
 
 
 def next_residency(event: Event) -> str:
@@ -108,11 +117,15 @@ def evicted(connection: sqlite3.Connection, row: Row) -> bool:
 
 
 def arrived(connection: sqlite3.Connection, account: str, container: str, name: str, etag: str) -> bool:
-    """The bytes of this version are here again, verified. By name, as a recall has no row; the ETag stands for it."""
+    """The bytes of this version are here again, verified. By name, as a recall has no row; the ETag stands for it.
+
+    The revision is a new one: whoever evicted it and has not reported that yet comes too late.
+    """
+    blob = {"account": account, "container": container, "name": name, "etag": etag}
     done = connection.execute(
-        f"UPDATE blobs SET residency = {next_residency(Event.ARRIVED)}, {_NO_FAILURE} "
+        f"UPDATE blobs SET residency = {next_residency(Event.ARRIVED)}, {_NO_FAILURE}, revision = :revision "
         f"WHERE {_BLOB} AND etag = :etag AND {sources(Event.ARRIVED)}",
-        {"account": account, "container": container, "name": name, "etag": etag},
+        {**blob, "revision": next_revision(connection)},
     )
     return done.rowcount == 1
 

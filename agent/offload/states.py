@@ -17,6 +17,7 @@ A row of the queue has a Residency and, while something keeps it from going on, 
     any         STUBBED      REMOTE     what is here is a stub of a version that the cloud has
     COPIED      EVICTED      REMOTE     its bytes were replaced by a stub, under the lock
     REMOTE      ARRIVED      COPIED     its bytes are here again, verified
+    COPIED      ARRIVED      COPIED     they were, before it was noted that they had gone
     COPIED      LOST         QUEUED     the cloud does not have it any more (a reconciliation found out)
 
 Bytes go away here only out of COPIED. A change always wins: an upload that ends after the blob changed leaves QUEUED.
@@ -73,6 +74,7 @@ TABLE: Final[dict[tuple[Residency, Event], Residency]] = {
     (Residency.QUEUED, Event.COPIED): Residency.COPIED,
     (Residency.COPIED, Event.EVICTED): Residency.REMOTE,
     (Residency.REMOTE, Event.ARRIVED): Residency.COPIED,
+    (Residency.COPIED, Event.ARRIVED): Residency.COPIED,
     (Residency.COPIED, Event.LOST): Residency.QUEUED,
 }
 

@@ -274,9 +274,11 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(blob=blobs, etag=st.sampled_from(["e1", "e2"]))
     def arrived(self, blob: Blob, etag: str) -> None:
         known = self.model.get(blob)
+        self.revision += 1
         comes = known is not None and known.etag == etag and known.move(Event.ARRIVED)
         if known is not None and comes:
             known.forgive()
+            known.revision = self.revision
         assert self.queue.arrived("acct", *blob, etag) == comes
 
     @rule(row=taken, etag=st.sampled_from(["e1", "e2"]))

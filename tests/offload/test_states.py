@@ -38,9 +38,9 @@ def test_every_state_is_reached_and_left() -> None:
     assert {before for (before, _), then in TABLE.items() if then is not before} == set(Residency)
 
 
-def test_bytes_come_back_only_to_a_stub() -> None:
+def test_bytes_come_back_only_where_the_cloud_has_them() -> None:
     ways = {(before, then) for (before, event), then in TABLE.items() if event is Event.ARRIVED}
-    assert ways == {(Residency.REMOTE, Residency.COPIED)}
+    assert ways == {(Residency.REMOTE, Residency.COPIED), (Residency.COPIED, Residency.COPIED)}
 
 
 @pytest.mark.parametrize("residency", set(Residency) - {Residency.COPIED})
