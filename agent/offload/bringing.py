@@ -63,8 +63,11 @@ def through(recalls: Recalls) -> Bring:
 
 
 def plan(queue: AsyncQueue, bring: Bring, wanted: Filter) -> Work:
-    """The work of bringing back what the filter lets through."""
-    remote = Filter(wanted.account, wanted.container, wanted.prefix, residencies=REMOTE)
+    """The work of bringing back what the filter lets through.
+
+    A prefix is a range of the names, which is read whole; without one, only what is remote is read.
+    """
+    remote = Filter(wanted.account, wanted.container, wanted.prefix, residencies=None if wanted.prefix else REMOTE)
 
     async def work(job: Job) -> None:
         await _sum_up(queue, remote, job)
@@ -117,4 +120,5 @@ async def _bring_each(rows: "trio.MemoryReceiveChannel[Row]", bring: Bring, job:
 
 
 def _page(wanted: Filter, after: str | None, queue: Queue) -> Page:
-    return queue.rows(wanted, after, PAGE_ROWS)
+    page = queue.rows(wanted, after, PAGE_ROWS)
+    return page._replace(rows=[row for row in page.rows if row.residency in REMOTE])

@@ -83,6 +83,7 @@ def test_blobs_go_to_the_cloud_and_come_back(cloud_port: int, tmp_path: Path) ->
         assert ran.stdout.splitlines() == [
             "2 blobs are remote now, 4.0 MiB", "        1 left: pinned (one is acct/goes/b)",
         ]  # fmt: skip
+        assert on(node, "evict", "acct/goes/a/").stdout == "0 blobs are remote now, 0 B\n"  # they are
         found = listed(node, "acct/goes")
         assert {each: entry["residency"] for each, entry in found.items()} == {
             "a/1": "remote", "a/2": "remote", "b": "copied",

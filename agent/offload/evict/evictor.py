@@ -57,12 +57,10 @@ RESTS_COUNT_MAX: Final = 100_000
 TOTALS_SECONDS: Final = 5.0  # for which the list of containers with copies is good
 DAY_NS: Final = 86_400_000_000_000
 
-#: Why a row that is not COPIED is none of ours, for an operator who asks.
+#: Why a row whose bytes are only here stays, for an operator who asks.
 _NOT_COPIED: Final = {
     Residency.LOCAL: "no rule sends it to the cloud",
     Residency.QUEUED: "the cloud does not have it yet",
-    Residency.REMOTE: "its bytes are not here",
-    Residency.GOING: "it is not here",
 }
 
 
@@ -166,7 +164,7 @@ class Evictor:
             for row in page.rows:
                 if row.residency is Residency.COPIED:
                     copied.setdefault(row.account, []).append(row)
-                else:
+                elif row.residency in _NOT_COPIED:
                     told.keep(_NOT_COPIED[row.residency], _name(row))
             for rows in copied.values():
                 for batch in _batched(rows, BATCH_ROWS):
