@@ -194,7 +194,6 @@ async def test_an_operator_evicts_at_once_and_hears_why_not(world: World, root: 
         at = f"{ACCOUNT}/{CONTAINER}"
         assert (told.blobs, told.bytes) == (3, 3 * BLOB)
         assert told.kept == {
-            "its bytes are not here": [f"{at}/b"],
             "pinned": [f"{at}/pinned"],
             "the cloud does not have it yet": [f"{at}/queued"],
         }
