@@ -105,8 +105,8 @@ def _plant(store: Store, left: Left, container: str, name: str) -> None:
     try:
         plant(store, container, name, properties)
         left.planted = properties
-    except (NameNotStorable, BlobError) as error:
-        left.problem = f"the mount does not take it: {error}"
+    except (NameNotStorable, BlobError, ValueError) as error:
+        left.problem = f"it cannot be here: {error}"
     except NotEvictable as error:
         left.problem = error.reason
 

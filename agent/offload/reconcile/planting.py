@@ -15,6 +15,7 @@ from agent.offload.amounts import NANOSECONDS
 from agent.offload.reconcile.listed import Entry, seconds_of
 from agent.offload.verify import BLOCK_BLOB, ETAG, MODIFIED, OURS
 from dataplane.blobapi.model import AccessTier, BlobProperties, ContainerProperties, Remote
+from dataplane.store import trust
 from dataplane.store.store import BlobRef, Store
 
 MODE: Final = 0o644  # of a file that the service makes
@@ -57,7 +58,8 @@ def container_properties(now: int) -> ContainerProperties:
 
 def plant(store: Store, container: str, name: str, properties: BlobProperties) -> None:
     """Make the stub, and its container if there is none. Raises BlobError BlobAlreadyExists, NotEvictable,
-    NameNotStorable, StoreError."""
+    NameNotStorable, StoreError, and ValueError for properties that no record of ours may say."""
+    trust.check_blob(properties)  # else it would be a stub that nobody believes
     if store.container(container) is None:
         store.run(store.create_container(container, container_properties(time.time_ns())))
     store.run(store.plant(BlobRef(container, name), properties))
