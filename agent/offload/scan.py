@@ -28,7 +28,7 @@ from agent.offload.queries import Known
 from agent.offload.rows import Change, Turn
 from agent.offload.rules import Rules, first_turn
 from agent.offload.states import Hold, Residency
-from dataplane.blobapi.model import BlobState
+from dataplane.blobapi.model import LOST, BlobState
 from dataplane.store.store import Store
 
 log = logging.getLogger("blobedge.offload")
@@ -232,7 +232,8 @@ def _differs(row: Known, state: BlobState | None, again: bool, now: int) -> bool
 
     What is queued will be looked at when its turn comes; only a later change puts that turn off. What was noted while
     the clock was ahead would have its turn when that time comes, and gets one now. What will never go has no turn: any
-    other version of it is news, also a file that is older.
+    other version of it is news, also a file that is older. A stub of a blob that counts as here, or the other way
+    round, is what a process that was killed could not report any more.
     """
     if state is None:
         return row.residency is not Residency.GOING
@@ -241,4 +242,7 @@ def _differs(row: Known, state: BlobState | None, again: bool, now: int) -> bool
             return again or state.properties.etag != row.etag
         later = state.properties.last_modified * NANOSECONDS > row.modified_ns
         return again or later or row.modified_ns > now + CLOCK_SECONDS_MAX * NANOSECONDS
+    remote = state.properties.remote
+    if remote != LOST and row.residency is (Residency.REMOTE if remote is None else Residency.COPIED):
+        return True
     return state.properties.etag != row.etag or (again and row.residency is Residency.LOCAL)

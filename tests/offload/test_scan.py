@@ -14,11 +14,12 @@ from agent.offload import scan
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.look import Looked, Stores, look, open_store
-from agent.offload.queries import Filter
+from agent.offload.queries import Filter, Known
 from agent.offload.rows import Change, Copy, Failure, Row
 from agent.offload.rules import Rules
 from agent.offload.scan import Done, Place, Scanner
 from agent.offload.states import Hold, Residency
+from dataplane.blobapi.model import LOST, BlobProperties, BlobState, Remote
 
 pytestmark = pytest.mark.trio
 
@@ -185,3 +186,25 @@ async def test_what_was_noted_while_the_clock_was_ahead_gets_its_turn_now(world:
     assert (await world.scan()).found == 1
     assert [row.name for row in world.queue.queue.take(time.time_ns(), 1, ())] == ["a"]
     assert (await world.scan()).found == 0
+
+
+STUB = Remote(1, b"m" * 16, "0x1", "there", "a", "e", 0, 0o644)
+
+
+@pytest.mark.parametrize(
+    ("residency", "remote", "differs"),
+    [
+        (Residency.COPIED, None, False),
+        (Residency.COPIED, STUB, True),  # evicted, and killed before that was reported
+        (Residency.COPIED, LOST, False),  # which a look cannot mend
+        (Residency.REMOTE, STUB, False),
+        (Residency.REMOTE, None, True),  # recalled, likewise
+        (Residency.LOCAL, None, False),
+    ],
+)
+async def test_a_stub_that_counts_as_here_and_bytes_that_count_as_away_are_looked_at(
+    residency: Residency, remote: Remote | None, differs: bool
+) -> None:
+    row = Known("a", "e", residency, 1, 1, "e", "0x1", Hold.NONE)
+    state = BlobState("a", 1, BlobProperties("e", 1, 1, remote=remote))
+    assert scan._differs(row, state, False, LATER) is differs
