@@ -40,8 +40,8 @@ from agent.offload.verify import BLOCK_BLOB, ETAG, Facts, Seen, Wanted, differen
 BLOCKS_IN_FLIGHT: Final = 4
 ROUNDS_MAX: Final = 5  # of somebody else changing the blob between our look and our commit
 ABSENT: Final = ""  # as a condition: there must be no blob
-#: A blob up to here is sent whole although only its properties changed: one request, where a description takes more,
-#: each of which costs what these bytes do.
+#: A new version up to here is sent whole although only its properties are new: one request, where a description takes
+#: more, each of which costs what these bytes do.
 WHOLE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -226,6 +226,8 @@ class _Upload:
             return False
         if self.source.properties.remote is not None:
             return self._md5_here(seen) == there
+        if self._is_copy(seen):
+            return self._md5_here(seen) == there  # of tags or tier alone no version is sent twice
         if self.source.size <= WHOLE_BYTES_MAX or not self._is_ours(seen):
             return False
         if self.large and self.md5 is None and self.source.properties.content_md5 not in (None, seen.facts.md5):

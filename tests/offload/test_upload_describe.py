@@ -65,9 +65,10 @@ def test_new_properties_send_no_bytes(world: World, size: int) -> None:
     assert (second.cloud_etag, second.md5) == (world.etag_of(), hashlib.md5(data).digest())
 
 
-def test_tags_and_tier_alone_follow_without_bytes(world: World) -> None:
+@pytest.mark.parametrize("size", [3000, SIZE])
+def test_tags_and_tier_alone_follow_without_bytes(world: World, size: int) -> None:
     """They change no ETag: what tells them from those of the copy is the hash beside it."""
-    with source(world.scratch / "f", os.urandom(SIZE), etag=NEW, **FIRST) as version:
+    with source(world.scratch / "f", os.urandom(size), etag=NEW, **FIRST) as version:
         first = world.send(version)
         same = world.send(version, etag=first.cloud_etag, again=True)
         assert same.cloud_etag == first.cloud_etag
