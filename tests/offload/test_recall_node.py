@@ -1,10 +1,11 @@
 """Stubs read through a whole node: its endpoint, its workers, its sidecar, which may be killed."""
 
 import contextlib
-import hashlib
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,10 @@ import pytest
 from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
-from dataplane.blobapi.model import Remote
-from dataplane.store.store import BlobRef, Store
+from tests.observability.service import CHECKOUT
 from tests.observability.support import KEY
 from tests.offload.azurite import Exchange
-from tests.offload.engine_support import Edge, away, back, edge
+from tests.offload.engine_support import SECONDS_MAX, Edge, away, back, edge
 from tests.offload.upload_support import DEADLINE_SECONDS, MIB, eventually
 
 DATA: Final = os.urandom(6 * MIB + 1)
@@ -37,14 +37,10 @@ def evicted(node: Edge, name: str) -> ContainerClient:
     blobs = node.container(name)
     blobs.upload_blob(name, DATA)
     node.until_in_cloud(name, {name: DATA})
-    there = node.cloud.get_blob_client(name, name).get_blob_properties()
-    md5 = hashlib.md5(DATA).digest()
-    with contextlib.closing(Store(str(node.root))) as store:
-        ref = BlobRef(name, name)
-        state = store.stat_blob(ref)
-        assert state is not None
-        etag = state.properties.etag
-        store.run(store.evict(ref, etag, Remote(len(DATA), md5, there.etag.strip('"'), name, name, etag, 0, 0)))
+    command = [sys.executable, "-m", "agent", "evict", f"acct/{name}/{name}", "--admin", node.service.admin]
+    ran = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [row["residency"] for row in node.rows()] == ["remote"]
     assert not (node.root / name / name).stat().st_size
     return blobs
 
@@ -74,6 +70,7 @@ def test_many_clients_of_all_workers_read_a_stub_with_one_download(node: Edge) -
     after = blobs.get_blob_client("read").get_blob_properties()
     assert (after.etag, after.last_modified) == (before.etag, before.last_modified)
     assert (node.root / "read" / "read").read_bytes() == DATA
+    assert [row["residency"] for row in node.rows()] == ["copied"]
     count = reads(node)
     assert blobs.download_blob("read").readall() == DATA
     assert reads(node) == count

@@ -1,20 +1,36 @@
 """Readers of stubs, through the sidecar's socket, with Azurite behind a proxy that counts: who gets which bytes, and
 what moves for it."""
 
+import hashlib
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from agent.offload import linkwatch
 from agent.offload.cloud import Cloud
 from agent.offload.link import Link
 from agent.offload.recall.fetch import PIECE_BYTES_MAX
+from agent.offload.recall.shelf import Key
 from dataplane.ipc.recalls import LAST_BYTES, Failed, Want
+from dataplane.store.store import BlobRef
 from tests.offload.lab.faults import Act, Fault
 from tests.offload.lab.proxy import Proxy
-from tests.offload.recall_support import MIB, SECONDS_MAX, Worker, downloads, eventually, held, running, stub
+from tests.offload.recall_support import (
+    ACCOUNT,
+    CONTAINER,
+    MIB,
+    SECONDS_MAX,
+    Worker,
+    downloads,
+    eventually,
+    held,
+    running,
+    stub,
+)
 from tests.offload.upload_support import World
 
 WINDOW = 4 * MIB
@@ -201,3 +217,68 @@ async def test_any_mixture_of_readers_gets_its_bytes_and_none_is_fetched_twice(
         assert not counted["failures"]
         if not made.is_stub(key):
             assert made.content(key) == data
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("kept", [True, False])
+async def test_whatever_breaks_no_reader_gets_a_wrong_byte(
+    kept: bool, world: World, streamed: tuple[Proxy, Cloud], tmp_path: Path
+) -> None:
+    proxy, cloud = streamed
+    data = random.Random(7).randbytes(5 * MIB)
+    proxy.meet(Fault(Act.TRUNCATE, 0.3), Fault(Act.RESET_BEFORE, 0.1), Fault(Act.REFUSE, 0.1, status=503))
+    async with running(cloud, tmp_path, keep=lambda *_: kept) as made:
+        key = stub(made, world, "rough", data)
+
+        async def one(number: int) -> None:
+            mine = random.Random(number)
+            start = mine.choice((0, mine.randrange(len(data))))
+            found: object = None
+            while found != data[start:]:
+                made.link(Link.ONLINE)
+                async with Worker(made.socket_path) as worker:
+                    found = await worker.read(key, start, len(data), MIB)
+                if isinstance(found, Failed) and found.why == "changed":
+                    return
+                assert isinstance(found, Failed) or found == data[start:]
+
+        with trio.fail_after(SECONDS_MAX):
+            async with trio.open_nursery() as nursery:
+                for number in range(6):
+                    nursery.start_soon(one, number)
+
+
+@pytest.mark.trio
+async def test_a_link_that_swallows_everything_is_found_out(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is uploaded that would show it, and the time-out of a socket is a minute."""
+    monkeypatch.setattr(linkwatch, "SUSPECT_SECONDS", 0.3)
+    async with running(world.cloud, tmp_path, answer_seconds=SECONDS_MAX * 2) as made:
+        key = stub(made, world, "hole", b"x" * MIB)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.watch.run)
+            with held(world, lambda: None), trio.fail_after(SECONDS_MAX):
+                async with Worker(made.socket_path) as worker:
+                    found = await worker.read(key, 0, MIB)
+            assert isinstance(found, Failed)
+            assert found.why == "offline"
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_a_stub_without_bytes_needs_no_cloud(world: World, tmp_path: Path) -> None:
+    async with running(world.cloud, tmp_path) as made:
+        first = stub(made, world, "first", b"x")
+        state = made.store.stat_blob(first.ref())
+        assert state is not None
+        assert state.properties.remote is not None
+        empty = replace(state.properties.remote, size=0, md5=hashlib.md5(b"").digest())
+        ref = BlobRef(CONTAINER, "empty")
+        made.store.run(made.store.plant(ref, replace(state.properties, etag="0xE", remote=empty)))
+        key = Key(ACCOUNT, CONTAINER, "empty", "0xE")
+        async with Worker(made.socket_path) as worker:
+            assert await worker.read(key, 0, 0) == b""
+        await eventually(lambda: made.news.arrivals == [key])
+        assert not made.is_stub(key)
+        assert not world.proxy.count("GET")

@@ -4,7 +4,7 @@ same link; what moves for a range of a large one; and how many downloads many re
 The lab of the tests (tests/offload/lab): a node in one network namespace, Azurite behind a proxy in another, a link
 with a delay between them. Blobs are written to the node, sent, and evicted with `blobedge evict`. Both sides of a
 comparison are one signed GET on a connection of its own, from the same machine, one after the other; the medians of all
-blobs are compared. Bytes are counted at the proxy. Root only, as the lab is; run it on a machine that does nothing else.
+blobs are compared. Bytes are counted at the proxy. Root only, as the lab is; nothing else should run meanwhile.
 
 Exit codes: 0 every target met; 1 one missed; 2 wrong usage (argparse); 3 there can be no lab here.
 """
