@@ -81,3 +81,12 @@ def test_a_day_with_an_outage(node: Edge, azcopy: AzCopy, tmp_path: Path) -> Non
     node.lab.heal()
     settle(node, CONTAINER)
     assert judge(node, CONTAINER, work.ledger) == []
+
+
+def test_tags_that_are_changed_alone_follow(node: Edge) -> None:
+    with node.service() as service:
+        service.get_blob_client(CONTAINER, "b").upload_blob(b"content", tags={"line": "1"})
+    settle(node, CONTAINER)
+    with node.service() as service:
+        service.get_blob_client(CONTAINER, "b").set_blob_tags({"line": "2"})
+    settle(node, CONTAINER)

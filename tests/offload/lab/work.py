@@ -30,7 +30,7 @@ class Work:
         self._chance = chance
         self._container = container
         self._root = root
-        self._acts = (self._put, self._put, self._put, self._describe, self._delete)
+        self._acts = (self._put, self._put, self._put, self._describe, self._tag, self._delete)
 
     def some(self, service: BlobServiceClient, count: int) -> None:
         """Do a number of acts through the endpoint. Each has to succeed: raises the client's errors."""
