@@ -4,7 +4,6 @@ A seed that breaks a guarantee is in the failure's text, and `python -m tests.si
 """
 
 import os
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,9 +16,9 @@ DAYS: Final = int(os.environ.get("BLOBEDGE_SIMULATION_DAYS", "14"))
 SEED: Final = int(os.environ.get("BLOBEDGE_SIMULATION_SEED", "1"))
 
 
-def test_weeks_of_faults_keep_every_guarantee_and_drain(tmp_path: Path) -> None:
+def test_weeks_of_faults_keep_every_guarantee_and_drain() -> None:
     try:
-        result = simulate(SEED, DAYS, tmp_path)
+        result = simulate(SEED, DAYS)
     except Broken as broken:
         pytest.fail(f"python -m tests.simulation --seed {SEED} --days {DAYS}: {broken}")
     assert result.events["delivered"] > DAYS
@@ -27,16 +26,12 @@ def test_weeks_of_faults_keep_every_guarantee_and_drain(tmp_path: Path) -> None:
     assert result.events["recalled"] > 0
 
 
-def test_a_seed_is_the_same_life_again(tmp_path: Path) -> None:
-    lives = []
-    for directory in (tmp_path / "first", tmp_path / "again"):
-        directory.mkdir()
-        lives.append(simulate(SEED + 1, 2, directory))
-    assert lives[0].digest == lives[1].digest
-    assert lives[0].events == lives[1].events
+def test_a_seed_is_the_same_life_again() -> None:
+    first, again = (simulate(SEED + 1, 2) for _ in range(2))
+    assert (first.digest, first.events) == (again.digest, again.events)
 
 
-def test_a_broken_guarantee_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_guarantee_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cloud that forgets what it has taken is caught: the checks are not blind."""
 
     def forgets(*_: object) -> Copy:
@@ -44,4 +39,4 @@ def test_a_broken_guarantee_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("tests.simulation.sending._copy", forgets)
     with pytest.raises(Broken):
-        simulate(SEED, 2, tmp_path)
+        simulate(SEED, 2)
