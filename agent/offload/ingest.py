@@ -8,7 +8,8 @@ What a read does: it is the last one; and the one before it, when that was HEAT_
 So a blob that one pass over everything read (a backup, a scan for viruses) is not taken for one that is in use.
 
 What a change does to a Hold: WAITING and POISON end, as they are of a version that is no more; OPERATOR stays, as no
-new version mends a credential; but for the delete fuse's, as a blob that is back is not to be deleted.
+new version mends a credential; but for the delete fuse's, as a blob that is back is not to be deleted, and for a
+stub's, as what is written over it has bytes of its own.
 
 Rejected: asking the store here what a blob is now, which would make a batch as slow as the mount.
 """

@@ -23,12 +23,14 @@ _SEEN: Final = "etag = :etag, size = :size, modified_ns = :modified_ns"
 #: An operator may hold a row while it is worked on; the work's end does not take that back, unless it succeeds.
 _HOLD: Final = "hold = CASE hold WHEN 'operator' THEN hold ELSE :hold END"
 _TURN: Final = "due_at = :due_at, priority = :priority, order_key = :order_key"
-#: What holds a row although its blob has changed: an operator's hold, but not the delete fuse's, as nothing is deleted.
-STAYS_HELD: Final = f"hold = 'operator' AND failure <> '{fuse.FAILURE}'"
-_NO_FUSE: Final = (
+#: What was said of the version before only: nothing is deleted any more, and a stub's missing copy is not missed.
+_OVER: Final = f"(failure = '{fuse.FAILURE}' OR residency = 'remote')"
+#: What holds a row although its blob has changed: an operator's hold, but for those.
+STAYS_HELD: Final = f"hold = 'operator' AND NOT {_OVER}"
+_NOT_OVER: Final = (
     f"hold = CASE WHEN {STAYS_HELD} THEN hold ELSE :hold END, "
-    f"error = CASE failure WHEN '{fuse.FAILURE}' THEN '' ELSE error END, "
-    f"failure = CASE failure WHEN '{fuse.FAILURE}' THEN '' ELSE failure END"
+    f"error = CASE WHEN {_OVER} THEN '' ELSE error END, "
+    f"failure = CASE WHEN {_OVER} THEN '' ELSE failure END"
 )
 
 #: The blob, whatever became of its row. For what is true of the cloud, whichever version is here.
@@ -78,7 +80,7 @@ def without_secrets(text: str) -> str:
 def changed(connection: sqlite3.Connection, row: Row, seen: Seen, turn: Turn, now: int) -> bool:
     """The blob was looked at, and a rule sends this version: at once, or later."""
     values = {**seen._asdict(), **turn._asdict(), "at": seen.modified_ns, "hold": _hold(turn, now)}
-    return _move(connection, row, Event.CHANGED, f", {_SEEN}, {_TURN}, {_NO_FUSE}, changed_at = {SINCE}", values)
+    return _move(connection, row, Event.CHANGED, f", {_SEEN}, {_TURN}, {_NOT_OVER}, changed_at = {SINCE}", values)
 
 
 def kept(connection: sqlite3.Connection, row: Row, seen: Seen) -> bool:

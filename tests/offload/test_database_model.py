@@ -64,6 +64,11 @@ class Known:
         if self.hold is not Hold.OPERATOR:
             self.hold = hold
 
+    def bytes_again(self) -> None:
+        """What was said of a stub does not hold what is written over it."""
+        if self.residency is Residency.REMOTE:
+            self.hold, self.failure = Hold.NONE, ""
+
     def forgive(self) -> None:
         self.hold, self.attempts, self.failure = Hold.NONE, 0, ""
 
@@ -142,6 +147,7 @@ class QueueMachine(RuleBasedStateMachine):
         known = self.model.setdefault(blob, Known(0, 0, 0, 0, 0, 0))
         if known.residency is not Residency.QUEUED:
             known.changed = change.when_ns
+        known.bytes_again()
         known.move(Event.CHANGED)
         known.revision, known.modified, known.due = self.revision, change.when_ns, change.due_at
         known.priority, known.order = change.priority, change.order_key
@@ -210,6 +216,7 @@ class QueueMachine(RuleBasedStateMachine):
                 known.changed = self.now
             known.etag, known.modified, known.due = etag, self.now, turn.due_at
             known.priority, known.order = priority, 3
+            known.bytes_again()
             known.stop(Hold.WAITING if later else Hold.NONE)
             return known.move(Event.CHANGED)
 

@@ -7,7 +7,7 @@ from agent.offload.database import Queue
 from agent.offload.failures import Kind
 from agent.offload.recall.shelf import Key
 from agent.offload.rows import Failure
-from agent.offload.states import Hold
+from agent.offload.states import Hold, Residency
 
 
 class News(Protocol):
@@ -36,7 +36,7 @@ class QueueNews:
 
         def held(queue: Queue) -> None:
             row = queue.find(key.account, key.container, key.name)
-            if row is not None:
-                queue.failed(row, failure)
+            if row is not None and (row.residency, row.etag) == (Residency.REMOTE, key.etag):
+                queue.failed(row, failure)  # another version has bytes of its own
 
         await self._queue(held)
