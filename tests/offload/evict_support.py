@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.config import Account
+from agent.config import Account, Container
 from agent.config_offload import Offload
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.evict import spaces
@@ -120,11 +120,17 @@ def whys(found: list[Left]) -> dict[str, str]:
 
 @asynccontextmanager
 async def node(
-    world: World, root: Path, *rules: dict[str, Any], uses: Uses = spaces.uses, **offload: Any
+    world: World,
+    root: Path,
+    *rules: dict[str, Any],
+    uses: Uses = spaces.uses,
+    mapped: Path | None = None,
+    **offload: Any,
 ) -> AsyncIterator[Node]:
-    """A node with an account in `root`, and these rules."""
+    """A node with an account in `root`, and these rules. `mapped`: where CONTAINER is, if not there."""
     table = Offload.model_validate({"node": "edge-7", **offload, "rules": list(rules) or [{"evict": "space"}]})
-    accounts = [Account(name=ACCOUNT, root=str(root))]
+    containers = [] if mapped is None else [Container(name=CONTAINER, path=str(mapped))]
+    accounts = [Account(name=ACCOUNT, root=str(root), containers=containers)]
     stores, compiled = Stores(accounts), Rules(table, [ACCOUNT])
     queue = await AsyncQueue.open(world.scratch / "queue.db")
     store = await stores.call(ACCOUNT, _with_container)

@@ -18,6 +18,7 @@ from agent.offload.queries import Filter
 from agent.offload.rows import Change, Read
 from agent.offload.states import Residency
 from dataplane.store.store import Store
+from tests.observability.faults import small_disk
 from tests.offload.evict_support import ACCOUNT, CONTAINER, DAY_NS, Asked, Node, node, offline
 from tests.offload.upload_support import World
 
@@ -148,6 +149,31 @@ async def test_low_space_hurries_uploads_and_keeps_no_recall(world: World, root:
         looked.blob.close()
         assert looked.decision.due_at <= time.time_ns()
         assert looked.decision.priority == 0
+
+
+async def test_a_mapped_container_counts_on_its_own_disk(world: World, root: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path) as mounted:
+        async with node(world, root, mapped=mounted, space_low_percent=0.1, space_high_percent=99.0) as edge:
+            await edge.evictor.spaces.look()
+            modes = {tuple(each["of"]): each for each in edge.evictor.document()["disks"]}
+            assert modes.keys() == {(ACCOUNT,), (f"{ACCOUNT}/{CONTAINER}",)}
+            assert edge.evictor.spaces.disk(ACCOUNT, "other") is not edge.evictor.spaces.disk(ACCOUNT, CONTAINER)
+        async with node(world, root, mapped=mounted, space_low_percent=30.0, space_high_percent=50.0) as edge:
+            names = [f"{number:03}" for number in range(60)]
+            await edge.copied("000", b"x" * BLOB)
+            use = os.statvfs(mounted)
+            size = int(0.6 * use.f_bavail * use.f_frsize / len(names))
+            for name in names:
+                await edge.copied(name, b"x" * size)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(edge.evictor.run)
+                await until(lambda: edge.evictor.evicted_count > 0)
+                await until(lambda: edge.evictor.spaces.mode(ACCOUNT, CONTAINER) is Mode.NORMAL)
+                nursery.cancel_scope.cancel()
+            disk_now = edge.evictor.spaces.disk(ACCOUNT, CONTAINER)
+            assert disk_now is not None
+            assert disk_now.use.bytes_percent <= 30
+            assert 0 < sum(path.stat().st_size > 0 for path in mounted.iterdir() if path.is_file()) < len(names)
 
 
 async def test_what_was_not_used_for_long_goes_by_its_age(world: World, root: Path) -> None:
