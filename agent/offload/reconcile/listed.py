@@ -12,6 +12,7 @@ import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -111,19 +112,26 @@ def _take_out(response: Any) -> None:
 
 def parse(container: str, body: bytes) -> Page:
     """The page of an answer. Raises DecodeError for one that was cut off, or is something else."""
+    entries: list[Entry] = []
+    following = None
     try:
-        root = ET.fromstring(body)
-        blobs = root.find("Blobs")
-        if root.tag != "EnumerationResults" or blobs is None:
-            raise DecodeError("no listing")
-        return Page([_entry(container, each) for each in blobs.iter("Blob")], root.findtext("NextMarker") or "")
+        for _, element in ET.iterparse(BytesIO(body)):  # the tree of a page would be 25 MB
+            if element.tag == "Blob":
+                entries.append(_entry(container, element))
+                element.clear()
+            elif element.tag == "NextMarker":
+                following = element.text or ""
     except (ET.ParseError, AttributeError, KeyError, ValueError) as error:
         raise DecodeError(f"a listing that cannot be read: {type(error).__name__}") from None
+    if following is None:
+        raise DecodeError("no listing")
+    return Page(entries, following)
 
 
 def _entry(container: str, blob: ET.Element) -> Entry:
     name = blob.find("Name")
-    assert name is not None
+    if name is None:
+        raise KeyError("Name")
     text = name.text or ""
     said = _texts(blob.find("Properties"))
     metadata = _texts(blob.find("Metadata"))
