@@ -129,7 +129,7 @@ class Lease:
 
 @dataclass(slots=True)
 class BlobState:
-    """A blob at a moment: its properties, its size in bytes, its lease, and whether it is a snapshot.
+    """A blob at a moment: its properties, its size in bytes, wherever they are, its lease, and its snapshot.
 
     `snapshot` is the snapshot's id as on the wire, "" for the base blob. Nobody changes one; it is not frozen because
     each read makes one, and a frozen one takes three times as long to make.
