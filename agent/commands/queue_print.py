@@ -75,6 +75,8 @@ def print_summary(status: dict[str, Any]) -> None:
     for each in status["totals"]:
         size = size_text(each["bytes"])
         print(f"{each['residency']:12} {each['hold'] or '-':10} {each['blobs']:>12,} blobs {size:>12}")
+    for line in residency_lines(status):
+        print(line)
     for name, text in status["blocked"].items():
         print(f"blocked      {shown(name)}: {shown(text)}")
     if status["last_failure"]:
@@ -82,6 +84,28 @@ def print_summary(status: dict[str, Any]) -> None:
     print(f"scan         {_scan_text(status['scan'])}")
     if status["scan"]["problem"]:
         print(f"scan         {shown(status['scan']['problem'])}")
+
+
+def residency_lines(report: dict[str, Any]) -> list[str]:
+    """What came back, what left, and the disks that are filling up with what keeps blobs on them."""
+    lines = []
+    recalls, eviction = report.get("recalls", {}), report.get("eviction", {})
+    if recalls.get("recalls"):
+        failed = sum(recalls["failures"].values())
+        lines.append(
+            f"recalls: {recalls['arrived']:,} blobs back, {size_text(recalls['bytes'])}, {recalls['readers']} readers"
+            f" now, {failed:,} failed"
+        )
+    if eviction.get("evicted_blobs"):
+        lines.append(f"evicted: {eviction['evicted_blobs']:,} blobs, {size_text(eviction['evicted_bytes'])}")
+    for disk in eviction.get("disks", []):
+        if disk["mode"] == "normal":
+            continue
+        use = f"{disk['bytes_percent']:.1f} % of its space, {disk['inodes_percent']:.1f} % of its inodes"
+        stays = "; ".join(f"{count:,} stay: {reason}" for reason, count in disk["stays"].items())
+        stuck = ", nothing may leave it" if disk["stuck"] else ""
+        lines.append(f"disk of {', '.join(disk['of'])}: {disk['mode']}, {use}{stuck}" + (f"; {stays}" if stays else ""))
+    return lines
 
 
 def when(at: int) -> str:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS: Final = 1.0
 ERRORS_COUNT_MAX: Final = 10  # the most frequent; --json has all
+CONTAINERS_COUNT_MAX: Final = 10  # with most that is unprotected; --json has more, `blobedge ls -l ACCOUNT` all
+_RESIDENCIES: Final = ("local", "queued", "copied", "remote")
 STYLES: Final = {"ok": "green", "degraded": "yellow", "failing": "red"}
 
 
@@ -64,7 +66,7 @@ def screen(document: dict[str, Any]) -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
-    tables = [_head(document), _processes(document), _recycles(document), _mounts(document)]
+    tables = [_head(document), _processes(document), _recycles(document), _mounts(document), _containers(document)]
     tables += [_traffic(document), _errors(document), _bad(document)]
     return Group(*(table for table in tables if not isinstance(table, Table) or table.row_count))
 
@@ -124,6 +126,7 @@ def _report(report: dict[str, Any]) -> str:
 
 def _offload(report: dict[str, Any]) -> str:
     """What is not in the cloud, since when, and what holds it (agent.offload.report)."""
+    from agent.commands.queue_print import residency_lines
     from agent.offload.amounts import size_text, span_text
 
     if not report["configured"]:
@@ -141,31 +144,21 @@ def _offload(report: dict[str, Any]) -> str:
     words += [f"{held:,} held: blobedge queue ls --hold operator,poison"] if held else []
     if report["drain_seconds"]:
         words.append(f"drained in about {span_text(report['drain_seconds'])}")
-    return "\n".join([", ".join(words), *_residency(report)])
+    return "\n".join([", ".join(words), *residency_lines(report)])
 
 
-def _residency(report: dict[str, Any]) -> list[str]:
-    """What came back, what left, and the disks that are filling up with what keeps blobs on them."""
-    from agent.offload.amounts import size_text
+def _containers(document: dict[str, Any]) -> Any:
+    """Where the bytes of each container are, the least protected first."""
+    from agent.offload.amounts import size_text, span_text
 
-    lines = []
-    recalls, eviction = report.get("recalls", {}), report.get("eviction", {})
-    if recalls.get("recalls"):
-        failed = sum(recalls["failures"].values())
-        lines.append(
-            f"recalls: {recalls['arrived']:,} blobs back, {size_text(recalls['bytes'])}, {recalls['readers']} readers"
-            f" now, {failed:,} failed"
-        )
-    if eviction.get("evicted_blobs"):
-        lines.append(f"evicted: {eviction['evicted_blobs']:,} blobs, {size_text(eviction['evicted_bytes'])}")
-    for disk in eviction.get("disks", []):
-        if disk["mode"] == "normal":
-            continue
-        use = f"{disk['bytes_percent']:.1f} % of its space, {disk['inodes_percent']:.1f} % of its inodes"
-        stays = "; ".join(f"{count:,} stay: {reason}" for reason, count in disk["stays"].items())
-        stuck = ", nothing may leave it" if disk["stuck"] else ""
-        lines.append(f"disk of {', '.join(disk['of'])}: {disk['mode']}, {use}{stuck}" + (f"; {stays}" if stays else ""))
-    return lines
+    offload: dict[str, Any] = next((each for each in document["reports"] if each["kind"] == "offload"), {})
+    table = _table("\nContainers", "container", "local", "queued", "copied", "remote", "oldest unprotected")
+    for each in offload.get("containers", [])[:CONTAINERS_COUNT_MAX]:
+        there = each.get("residency", {})
+        sizes = [size_text(there[word]["bytes"]) if word in there else "-" for word in _RESIDENCIES]
+        oldest = span_text(each["oldest_unprotected_seconds"]) if each["unprotected_blobs"] else "-"
+        _row(table, f"{each['account']}/{each['container']}", *sizes, oldest)
+    return table
 
 
 def _processes(document: dict[str, Any]) -> Any:

@@ -125,6 +125,19 @@ def test_an_offload_says_what_is_lacking_what_moved_and_why_nothing_may_leave_a_
     ]
 
 
+def test_the_screen_shows_where_the_bytes_of_containers_are() -> None:
+    from rich.console import Console
+
+    from agent.commands.status import _containers
+    from tests.observability.test_metrics import OFFLOAD
+
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        console.print(_containers({"reports": [{**OFFLOAD, "kind": "offload"}]}))
+    row = next(line for line in console.export_text().splitlines() if line.startswith("plant7/c"))
+    assert row.split() == ["plant7/c", "-", "-", "-", "3.9", "KiB", "30", "s"]
+
+
 def test_capabilities_in_words() -> None:
     assert [_capability(*each) for each in (("reflink", False), ("xattr", True), ("records", "xattr"), ("x", ""))] == [
         "no reflink", "xattr", "records xattr", "",
