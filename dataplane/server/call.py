@@ -16,7 +16,8 @@ from dataplane.blobapi.message import Request, Response
 from dataplane.blobapi.operations import OperationSpec
 from dataplane.server.diskpool import busy
 from dataplane.server.patience import in_time
-from dataplane.server.recalls import LOOKS_COUNT_MAX, check_known
+from dataplane.server.recallrefusals import check_known
+from dataplane.server.recalls import LOOKS_COUNT_MAX
 from dataplane.server.sender import discard
 from dataplane.server.timings import Timings
 from dataplane.store.errors import BytesAway

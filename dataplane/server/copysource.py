@@ -30,7 +30,8 @@ from dataplane.server.call import Call
 from dataplane.server.diskpool import DiskPools, Kept, busy
 from dataplane.server.handlers.shared import tags_match
 from dataplane.server.node import Account
-from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub, check_known
+from dataplane.server.recallrefusals import check_known
+from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub
 from dataplane.server.remotesource import open_remote
 from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob

@@ -27,7 +27,8 @@ from dataplane.server.call import Call, Handler, SyncHandler
 from dataplane.server.diskpool import Kept, busy
 from dataplane.server.downloads import CheckedRead, needs_bytes
 from dataplane.server.handlers.shared import blob_ref, entity, lease_id, tags_match
-from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub, check_known
+from dataplane.server.recallrefusals import check_known
+from dataplane.server.recalls import LOOKS_COUNT_MAX, BlobChanged, Recalled, Stub
 from dataplane.store.staging import StagedFile
 from dataplane.store.store import BlobRef, OpenBlob
 
