@@ -6,10 +6,9 @@
     asked         what a filter lets through, at once
     expired       what has lived long enough (expiry.py)
 
-The first four take COPIED rows in the queue's order of coldness, pass over those whose rule keeps them (nothing is
-opened for that), and hand the rest to departure.py in batches. A blob that could not go rests for a while, so that it
-costs nothing meanwhile. A pass that found nothing to do is followed by a pause of PAUSE_FACTOR times as long as it took
-to choose: a million blobs that may not go cost a tenth of a core at most.
+The first three take rows as choice.py chooses them, the coldest first, and departure.py lets them go, some batches at a
+time. A pass that found nothing to do is followed by a pause of PAUSE_FACTOR times as long as it took to choose: a
+million blobs that may not go cost a tenth of a core at most.
 
 In low space, uploads that make room are brought forward, and recalls are not kept (`keep`).
 """
@@ -18,10 +17,8 @@ import functools
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
@@ -29,18 +26,17 @@ import trio
 from agent.config_offload import Offload
 from agent.offload.acts import Act, Done
 from agent.offload.asyncqueue import AsyncQueue
-from agent.offload.cold import Evictable, Place, place_of
 from agent.offload.database import Queue
 from agent.offload.delivery import MOUNT_ERRORS
-from agent.offload.evict.departure import BATCH_ROWS, OFFLINE, Departures, Left, row_verdict
+from agent.offload.evict.choice import Choice, Pass
+from agent.offload.evict.departure import BATCH_ROWS, OFFLINE, Departures, Left
 from agent.offload.evict.expiry import Expiry
 from agent.offload.evict.space import Marks, Mode
 from agent.offload.evict.spaces import Disk, Found, Part, Spaces, uses
-from agent.offload.evict.verdict import Way
 from agent.offload.look import Stores
 from agent.offload.queries import Filter, Page
 from agent.offload.rows import Row
-from agent.offload.rules import Decision, Rules, Subject, decide
+from agent.offload.rules import Rules
 from agent.offload.states import Hold, Residency
 from dataplane.store.store import Store
 
@@ -52,9 +48,6 @@ AFTER_UPLOAD_SECONDS: Final = 2.0  # between two passes over what goes once it i
 PAUSE_FACTOR: Final = 9.0
 LANES: Final = 3  # batches at one time, so that the disk syncs one while the cloud is asked for another
 PAGE_ROWS: Final = 500
-REST_SECONDS: Final = 30.0  # of a blob that could not go
-RESTS_COUNT_MAX: Final = 100_000
-TOTALS_SECONDS: Final = 5.0  # for which the list of containers with copies is good
 DAY_NS: Final = 86_400_000_000_000
 
 #: Why a row whose bytes are only here stays, for an operator who asks.
@@ -74,14 +67,6 @@ class Told(Protocol):
         """A blob was left as it is."""
 
 
-@dataclass(slots=True)
-class _Pass:
-    """What a pass over a queue's rows has come to: blobs that stayed, by reason, and how long it took to choose."""
-
-    stays: Counter[str] = field(default_factory=Counter)
-    reading_seconds: float = 0.0
-
-
 class Evictor:
     """Everything of a node that lets bytes go."""
 
@@ -95,7 +80,6 @@ class Evictor:
         uses: Callable[[Store], list[Found]] = uses,
     ) -> None:
         self._queue: Final = queue
-        self._rules: Final = rules
         self._departures: Final = departures
         marks = Marks(offload.space_low_percent, offload.space_high_percent, offload.low_space_percent)
         self.spaces: Final = Spaces(stores, marks, uses)
@@ -104,11 +88,9 @@ class Evictor:
         self._expiry: Final = Expiry(queue, stores, rules, departures, offload.scan_seconds)
         self._expires: Final = any(rule.ttl_days is not None for rule in offload.rules)
         self._deletes_after_upload: Final = any(rule.delete_after_upload for rule in offload.rules)
-        self._rests: dict[tuple[int, int], float] = {}
+        self._choice: Final = Choice(queue, rules, self.spaces)
         self._busy: set[int] = set()  # disks that room is being made on, by id
         self._hurried: set[Part] = set()
-        self._totals: list[Evictable] = []
-        self._totals_at = float("-inf")
         self.evicted_count = 0  # since the start, as what follows
         self.evicted_bytes = 0
 
@@ -176,19 +158,19 @@ class Evictor:
 
     async def _again_and_again(self, seconds: float, unused_days: float | None) -> None:
         while True:
-            done = _Pass()
+            done = Pass()
             await self._sweep(unused_days, done)
             await trio.sleep(max(seconds, PAUSE_FACTOR * done.reading_seconds))
 
     async def _make_room(self, disk: Disk) -> None:
         """One pass over a disk, or as much of one as it needs."""
-        want, freed, done = self.spaces.to_free(disk), 0, _Pass()
+        want, freed, done = self.spaces.to_free(disk), 0, Pass()
         try:
             for part in sorted(disk.parts):
                 if freed < want and not self._waits_for_link(disk):
                     freed += await self._free(part, lambda: disk.mode, want - freed, done)
             if self._waits_for_link(disk):
-                copies = await self._copies()
+                copies = await self._choice.copies()
                 done.stays[OFFLINE] = sum(
                     at.blobs for at in copies if self.spaces.disk(at.account, at.container) is disk
                 )
@@ -202,7 +184,7 @@ class Evictor:
     def _waits_for_link(self, disk: Disk) -> bool:
         return self._departures.offline and disk.mode is not Mode.LOW_SPACE
 
-    async def _sweep(self, unused_days: float | None, done: _Pass) -> None:
+    async def _sweep(self, unused_days: float | None, done: Pass) -> None:
         """One pass over all disks, for what goes whatever their use is."""
         if self._departures.offline:
             return
@@ -212,7 +194,7 @@ class Evictor:
                 await self._free(part, _normal, math.inf, done, since)
 
     async def _free(
-        self, part: Part, mode: Callable[[], Mode], want: float, done: _Pass, since: int | None = None
+        self, part: Part, mode: Callable[[], Mode], want: float, done: Pass, since: int | None = None
     ) -> int:
         """Let blobs of a part go until `want` bytes are on their way, or all were asked for, several batches at a time.
         Returns the bytes that went."""
@@ -231,7 +213,7 @@ class Evictor:
             for _ in range(LANES):
                 nursery.start_soon(lane, receive.clone())
             receive.close()
-            async with send, aclosing(self._rows(part, mode, done, since)) as rows:
+            async with send, aclosing(self._choice.batches(part, mode, done, since)) as rows:
                 async for batch in rows:
                     going = _enough(batch, want - promised)
                     promised += sum(row.size for row in going)
@@ -239,42 +221,6 @@ class Evictor:
                     if promised >= want:
                         break
         return freed
-
-    async def _rows(
-        self, part: Part, mode: Callable[[], Mode], done: _Pass, since: int | None = None
-    ) -> AsyncGenerator[list[Row], None]:
-        """Batches of a part's rows that may go by what the queue knows of them, the coldest first. `since`: only what
-        was not used at or after that time."""
-        after: Place | None
-        containers, after = await self._containers(part), None
-        batch: list[Row] = []
-        while containers:
-            began = time.monotonic()
-            page = await self._queue(functools.partial(_candidates, part.account, containers, since, after))
-            reasons = [self._stays(row, mode()) for row in page]
-            done.stays.update(filter(None, reasons))
-            batch += [row for row, why in zip(page, reasons, strict=True) if not why]
-            done.reading_seconds += time.monotonic() - began
-            while len(batch) >= BATCH_ROWS:
-                yield batch[:BATCH_ROWS]
-                batch = batch[BATCH_ROWS:]
-            if len(page) < PAGE_ROWS:
-                break
-            after = place_of(page[-1])
-        if batch:
-            yield batch
-
-    def _stays(self, row: Row, mode: Mode) -> str:
-        """Why a row is passed over, "" if it is not; nothing is opened to know it."""
-        now = time.monotonic()
-        if self._rests.get((row.id, row.revision), now) > now:
-            return "it could not go a moment ago"
-        said = row_verdict(row, self._decided(row), time.time_ns(), mode)
-        return "it is empty" if said.way is Way.EVICT and not row.size else said.why
-
-    def _decided(self, row: Row) -> Decision:
-        subject = Subject(row.account, row.container, row.name, row.size, row.modified_ns, row.modified_ns)
-        return decide(self._rules, subject, time.time_ns())
 
     async def _let_go(self, rows: list[Row], mode: Mode, *, asked: bool = False) -> list[Left]:
         """A batch of one account. What did not go rests; all of it when the mount does not answer."""
@@ -285,32 +231,13 @@ class Evictor:
         except MOUNT_ERRORS as error:
             log.warning("account %s: nothing can be evicted now: %s", rows[0].account, error)
             found = [Left(row, 0, "the mount does not answer") for row in rows]
-        until = time.monotonic() + REST_SECONDS
-        if len(self._rests) > RESTS_COUNT_MAX:
-            self._rests.clear()
         for left in found:
             if left.why and left.why != OFFLINE:  # which is no fault of the blob
-                self._rests[left.row.id, left.row.revision] = until
+                self._choice.rest(left.row, left.why)
             elif not left.why:
                 self.evicted_count += 1
                 self.evicted_bytes += left.size
         return found
-
-    async def _containers(self, part: Part) -> list[str]:
-        """The containers of a part that have copies and a rule by which some of them may leave."""
-        return [
-            each.container
-            for each in await self._copies()
-            if self.spaces.part(each.account, each.container) == part
-            and any(rule.leaving.leaves for rule in self._rules.candidates(each.account, each.container))
-        ]
-
-    async def _copies(self) -> list[Evictable]:
-        """What of each container the cloud has, not older than TOTALS_SECONDS."""
-        if time.monotonic() - self._totals_at > TOTALS_SECONDS:
-            self._totals = await self._queue(lambda queue: queue.evictable())
-            self._totals_at = time.monotonic()
-        return self._totals
 
     async def _hurry(self) -> None:
         """When a disk gets into low space: what waits to be uploaded from it is looked at again."""
@@ -350,10 +277,6 @@ def _enough(batch: list[Row], want: float) -> list[Row]:
         if total >= want:
             return batch[:number]
     return batch
-
-
-def _candidates(account: str, containers: list[str], since: int | None, after: Place | None, queue: Queue) -> list[Row]:
-    return queue.candidates(PAGE_ROWS, account=account, containers=containers, unused_since=since, after=after)
 
 
 def _page(wanted: Filter, after: str | None, queue: Queue) -> Page:

@@ -102,10 +102,6 @@ class Spaces:
         mapped = Part(account, container)
         return mapped if mapped in self._of_part else Part(account, ROOT)
 
-    def mapped(self, account: str) -> bool:
-        """Whether some containers of the account are mapped."""
-        return any(part.account == account and part.mapped != ROOT for part in self._of_part)
-
     def __iter__(self) -> Iterator[Disk]:
         return iter(list(self._disks.values()))
 
