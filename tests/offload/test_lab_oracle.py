@@ -163,6 +163,10 @@ def test_bytes_that_went_before_their_copy_was_looked_at_are_found() -> None:
     record(traffic, "GetBlobProperties", status=200)
     assert judged() == []
     assert judged("0x2") == ["freed before it was committed"]
+    record(traffic, "SetBlobMetadata", "0x2")  # the same bytes, described anew
+    assert judged("0x2") == ["freed before it was verified"]
+    record(traffic, "GetBlobProperties", status=200)
+    assert judged("0x2") == []
     too_soon = [Freed((NODE, "a"), "0x1", 0.5)]
     assert [f.what for f in freed_too_early(too_soon, traffic, where)] == ["freed before it was committed"]
 

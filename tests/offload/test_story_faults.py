@@ -1,4 +1,5 @@
-"""Fault cycles: trouble begins, applications work on, it ends; then the cloud has all that the node has, once.
+"""Fault cycles: trouble begins, applications work on, it ends; then the cloud has all that the node has, once. In
+between all that may go is evicted: applications then meet stubs, and the judge reads everything back.
 
 BLOBEDGE_FAULT_CYCLES sets how many (the promise is shown with 300), BLOBEDGE_FAULT_SEED changes the run.
 """
@@ -7,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.offload.lab import need
 from tests.offload.lab.cloud import lab
 from tests.offload.lab.cycles import LINK_TROUBLES, PROXY_TROUBLES, Trouble, deck
 from tests.offload.lab.edge import Edge, edge
+from tests.offload.lab.freeing import evict
+from tests.offload.lab.oracle import Finding, Freed, freed_too_early
 from tests.offload.lab.settling import EVERYTHING_AT_ONCE, judge, resumed, settle
 from tests.offload.lab.work import Work
 
@@ -26,6 +29,7 @@ ACTS = 6
 TROUBLE_SECONDS = 0.5  # how long each lasts at least: the time in which the node meets it
 RESUME_SECONDS_MAX = 5.0
 JUDGE_EVERY_CYCLES = 10
+EVICT_EVERY_CYCLES = 3
 CYCLE_SECONDS_MAX = 30
 
 #: These two are of the node itself, and are dealt with below.
@@ -41,6 +45,7 @@ class Site:
     disk: Disk
     work: Work
     slowest: dict[str, float]
+    freed: list[Freed] = field(default_factory=list)
 
     def cycle(self, trouble: Trouble) -> None:
         """One trouble from its beginning to the end of what it held up."""
@@ -62,6 +67,17 @@ class Site:
         print(f"{trouble.name}: resumed after {seconds} s, settled after {settled:.1f} s")
         if seconds is not None:
             self.slowest[trouble.name] = max(seconds, self.slowest.get(trouble.name, 0.0))
+
+    def evict(self) -> None:
+        """Free what may go."""
+        freed = evict(self.node, CONTAINER)
+        self.freed += freed
+        print(f"{len(freed)} evicted")
+
+    def judge(self) -> list[Finding]:
+        """All that is wrong. Reads all blobs, so that none is a stub afterwards."""
+        traffic = self.node.lab.proxy.traffic
+        return [*judge(self.node, CONTAINER, self.work.ledger), *freed_too_early(self.freed, traffic)]
 
     def lose_power(self) -> None:
         """What the disk had not got is gone, and with it every process; then the machine starts again."""
@@ -97,9 +113,11 @@ def test_everything_arrives_once_whatever_fails(site: Site) -> None:
         if number % JUDGE_EVERY_CYCLES == 0:
             site.work.copy_file(f"cp/{number}.txt")
             settle(site.node, CONTAINER)
-            assert judge(site.node, CONTAINER, site.work.ledger) == [], f"after cycle {number}, {trouble.name}"
+            assert site.judge() == [], f"after cycle {number}, {trouble.name}"
+        if number % EVICT_EVERY_CYCLES == 0:
+            site.evict()
     settle(site.node, CONTAINER)
-    assert judge(site.node, CONTAINER, site.work.ledger) == []
+    assert site.judge() == []
     # What had to start again first is told above, and not asserted: how long a start takes is this machine's affair.
     healed = {name: each for name, each in site.slowest.items() if name not in (KILL.name, POWER_CUT.name)}
     assert max(healed.values(), default=0.0) <= RESUME_SECONDS_MAX, healed

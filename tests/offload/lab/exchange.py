@@ -209,6 +209,7 @@ def operation_of(head: h11.Request) -> tuple[str, str, str, str]:
         ("PUT", ""): "PutBlob",
         ("PUT", "block"): "PutBlock",
         ("PUT", "blocklist"): "PutBlockList",
+        ("PUT", "metadata"): "SetBlobMetadata",
         ("GET", "blocklist"): "GetBlockList",
         ("GET", ""): "GetBlob",
         ("HEAD", ""): "GetBlobProperties",

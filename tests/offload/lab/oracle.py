@@ -155,7 +155,8 @@ def freed_too_early(freed: Iterable[Freed], traffic: Traffic, where: Where = lam
     for each in freed:
         place = where(each.blob)
         of_blob = [exchange for exchange in exchanges if exchange.blob == place and exchange.when <= each.when]
-        commit = next((e for e in of_blob if e.committed and e.source_etag == each.source_etag), None)
+        made = (e for e in of_blob if (e.committed or e.described) and e.source_etag == each.source_etag)
+        commit = next(made, None)
         if commit is None:
             findings.append(Finding(each.blob, "freed before it was committed", each.source_etag))
         elif not any(_verifies(e.request.operation, e.cloud_status) and e.number > commit.number for e in of_blob):

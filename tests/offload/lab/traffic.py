@@ -15,6 +15,8 @@ from typing import Final
 from .faults import Act, Request
 
 COMMITS: Final = frozenset({"PutBlob", "PutBlockList"})
+#: What makes a version of bytes that are there already.
+DESCRIPTION: Final = "SetBlobMetadata"
 #: What reads enough of a blob to compare it with what was sent.
 VERIFICATIONS: Final = frozenset({"GetBlob", "GetBlobProperties"})
 
@@ -49,7 +51,16 @@ class Exchange:
     @property
     def committed(self) -> bool:
         """Whether it made a version of a blob in the cloud."""
-        return self.request.operation in COMMITS and self.cloud_status is not None and self.cloud_status < 300
+        return self.request.operation in COMMITS and self._succeeded
+
+    @property
+    def described(self) -> bool:
+        """Whether it gave a version's properties to bytes that were there already."""
+        return self.request.operation == DESCRIPTION and self._succeeded
+
+    @property
+    def _succeeded(self) -> bool:
+        return self.cloud_status is not None and self.cloud_status < 300
 
 
 class Traffic:
