@@ -70,9 +70,9 @@ async def test_what_is_done_is_queued_and_a_finished_segment_goes(world: World) 
     journal.append([(Kind.CONTAINER, "acct", "data", ""), *done("c")])
     journal.close()
     await world.until(there({"a", "b", "c"}, 0))
+    await world.until(lambda world: world.queue.queue.offsets() == {})  # noted after the segment has gone
     assert world.containers == {("acct", "data")}
     assert [look[:2] for look in world.queue.queue.looks()] == [("acct", "data")]  # a kill forgets it no more
-    assert world.queue.queue.offsets() == {}
     assert not unclean.is_due(world.journals)
 
 
