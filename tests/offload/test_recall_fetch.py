@@ -170,7 +170,7 @@ def test_no_try_is_made_once_the_link_is_known_to_be_down(world: World, fetcher:
     remote = put(world, b"x" * 1000)
     world.proxy.fault = lambda exchange: setattr(exchange, "lose_answer", True)
     failures: list[CloudFailed] = []
-    copy = CloudCopy(fetcher, remote, lambda: True, failures.append)
+    copy = CloudCopy(fetcher, remote, lambda: True, lambda failure, came: failures.append(failure))
     with pytest.raises(CloudFailed):
         copy.fetch(0, 1000, Errand(), lambda offset, piece: True)
     assert world.proxy.count("GET") == len(failures) == 1

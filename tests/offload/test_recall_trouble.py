@@ -2,23 +2,27 @@
 
 import hashlib
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from agent.offload.cloud import Cloud
 from agent.offload.look import Stores
-from agent.offload.recall import leftovers
+from agent.offload.recall import leftovers, shelf
 from agent.offload.recall.reasons import NotComing
 from agent.offload.recall.shelf import Key, Shelf, Space
 from dataplane.ipc.recalls import Failed, Want
+from dataplane.store.store import Store
 from tests.offload.azurite import Exchange
 from tests.offload.lab.proxy import Proxy
 from tests.offload.recall_support import (
     CONTAINER,
     MIB,
+    SECONDS_MAX,
     Node,
     Worker,
     downloads,
@@ -298,7 +302,7 @@ async def test_no_room_at_all_is_said(world: World, tmp_path: Path) -> None:
         with pytest.raises(NotComing) as raised:
             await made.recalls.bring(*key[:3])
         assert raised.value.message.why == "space"
-        assert not made.staged()
+        await eventually(lambda: not made.staged())
 
 
 @pytest.mark.trio
@@ -317,6 +321,32 @@ async def test_room_is_promised_once(world: World, tmp_path: Path) -> None:
 
 
 # --- what stays behind -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.trio
+async def test_a_reader_that_leaves_before_its_file_is_made_leaves_none(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount takes its time, and who asked has gone."""
+    asked, go_on, token, really = trio.Event(), threading.Event(), trio.lowlevel.current_trio_token(), shelf._make
+
+    def slow(store: Store, container: str) -> Space:
+        token.run_sync_soon(asked.set)
+        go_on.wait(SECONDS_MAX)
+        return really(store, container)
+
+    async with running(world.cloud, tmp_path) as made:
+        key = stub(made, world, "slow", b"x" * MIB)
+        monkeypatch.setattr(shelf, "_make", slow)
+        async with Worker(made.socket_path) as worker:
+            await worker.say(Want(*key, 0, 10, 10))
+            await asked.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        monkeypatch.undo()
+        async with Worker(made.socket_path) as worker:
+            assert await worker.read(key, 0, MIB) == b"x" * MIB
+        await eventually(lambda: not made.staged() and not made.is_stub(key))
 
 
 @pytest.mark.trio

@@ -86,15 +86,15 @@ class Fetcher:
 
 class CloudCopy:
     """One blob's copy in the cloud. `etag` is the one that the last answer had, "" before the first. `offline`: whether
-    there is known to be no way; `failed` hears of each failure, also of those after which it is tried again; both are
-    called on the fetching thread."""
+    there is known to be no way; `failed` hears of each failure, also of those after which it is tried again, and
+    whether bytes had come before it; both are called on the fetching thread."""
 
     def __init__(
         self,
         fetcher: Fetcher,
         remote: Remote,
         offline: Callable[[], bool] = lambda: False,
-        failed: Callable[[CloudFailed], None] = lambda failure: None,
+        failed: Callable[[CloudFailed, bool], None] = lambda failure, came: None,
     ) -> None:
         self.remote: Final = remote
         self.etag = ""
@@ -118,6 +118,7 @@ class CloudCopy:
             return goes_on
 
         while at < end:
+            before = at
             try:
                 if not self._once(at, end, errand, passed_on):
                     return
@@ -125,7 +126,7 @@ class CloudCopy:
                 if at >= progress + REDO_BYTES:
                     progress, tries = at, 0
                 tries += 1
-                self._failed(failure)
+                self._failed(failure, at > before)
                 errand.check()
                 self._wait(failure, tries, errand)
 

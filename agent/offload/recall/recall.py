@@ -61,7 +61,6 @@ class Reader:
     failures_seen: int = 0
     md5: "hashlib._Hash" = field(default_factory=lambda: hashlib.md5(usedforsecurity=False))
     hashed: int = 0
-    proven: bool = False  # what it was given has the blob's MD5
 
 
 @dataclass(eq=False, slots=True)
@@ -145,10 +144,8 @@ class Recall:
             raise not_coming("failed", f"{self.key}: what was given cannot be verified")
         await trio.to_thread.run_sync(_hash, self.space.reading_fd, start, end, reader.md5)
         reader.hashed = end
-        if end == self.remote.size:
-            if reader.md5.digest() != self.remote.md5:
-                raise self._damaged()
-            reader.proven = True
+        if end == self.remote.size and reader.md5.digest() != self.remote.md5:
+            raise self._damaged()
 
     # --- what is fetched ---------------------------------------------------------------------------------------
 
@@ -316,8 +313,7 @@ class Recall:
     def close(self) -> None:
         """Drop the file, if it is not the blob's by now. Once; blocks on the mount."""
         self._end_writing()
-        os.close(self.space.reading_fd)
-        self.space.staged.discard()
+        self.space.discard()
 
     def _end_writing(self) -> None:
         """What is open for writing cannot be evicted again."""

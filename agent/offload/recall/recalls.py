@@ -10,10 +10,9 @@ connection, or reads range after range, goes on where it was. While the link is 
 """
 
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
@@ -127,9 +126,10 @@ class Recalls:
                 while True:
                     await trio.sleep(SWEEP_SECONDS)
                     self._watch.reading = any(recall.active for recall in self._all())
-                    await self._drop_idle()
+                    self._drop_idle()
             finally:
                 nursery.cancel_scope.cancel()
+                self._fetcher.close()
                 await self._drop_all()
 
     # --- for readers -------------------------------------------------------------------------------------------
@@ -138,6 +138,13 @@ class Recalls:
         """Tell of the bytes of a Want as they come, until all were told. Raises NotComing, and RecallError for a Want
         that makes no sense."""
         _check(want)
+        try:
+            await self._read(reader, want, tell)
+        except NotComing:
+            self.leave(reader)
+            raise
+
+    async def _read(self, reader: Reader, want: Want, tell: Tell) -> None:
         before = reader.recall
         with _mount_judged():
             recall = await self._attached(reader, want)
@@ -254,7 +261,7 @@ class Recalls:
         if self._offline():
             raise self._counted(not_coming("offline"))
         if len(self._kept) + len(self._windows) >= RECALLS_COUNT_MAX:
-            await self._drop_idle(now=True)
+            self._drop_idle(now=True)
             if len(self._kept) + len(self._windows) >= RECALLS_COUNT_MAX:
                 raise self._counted(not_coming("failed", "too many recalls at once", 5))
         found, remote = await self._shelf.find(key.account, key.container, key.name)
@@ -266,7 +273,7 @@ class Recalls:
         room = space.free_bytes - self._spare_bytes - self._promised(space.device)
         kept = remote.size <= room and (must_keep or self._keep(key.account, key.container))
         if not kept and (must_keep or want.length > room):
-            await trio.to_thread.run_sync(_discard, space)
+            self._later(space.discard)
             raise self._counted(not_coming("space"))
         low, high = (0, remote.size) if kept else (want.offset, want.offset + want.length)
         assert self._works is not None
@@ -283,9 +290,8 @@ class Recalls:
     def _detach(self, recall: Recall, reader: Reader) -> None:
         recall.detach(reader)
         if not recall.kept and not recall.readers:
-            assert self._works is not None
             self._forget(recall)
-            self._works.nursery.start_soon(self._close_done)
+            self._close_done()
 
     def _forget(self, recall: Recall) -> None:
         """No new reader gets it."""
@@ -294,20 +300,30 @@ class Recalls:
         if recall not in self._done:
             self._done.append(recall)
 
-    async def _drop_idle(self, *, now: bool = False) -> None:
+    def _drop_idle(self, *, now: bool = False) -> None:
         """Drop what nobody has read for long, or `now` reads; in low space nothing stays."""
         before = time.monotonic() - self._idle_seconds
         for recall in self._all():
             old = now or recall.idle_since <= before or not self._keep(recall.key.account, recall.key.container)
             if old and not recall.readers and not recall.active:
                 self._forget(recall)
-        await self._close_done()
+        self._close_done()
 
-    async def _close_done(self) -> None:
+    def _close_done(self) -> None:
         closing = [recall for recall in self._done if not recall.readers and not recall.active]
         self._done = [recall for recall in self._done if recall not in closing]
         for recall in closing:
-            await trio.to_thread.run_sync(recall.close, abandon_on_cancel=True)
+            self._later(recall.close)
+
+    def _later(self, function: Callable[[], None]) -> None:
+        """Have something done on a mount that nobody waits for, and that ends with no reader."""
+
+        async def on_thread() -> None:
+            with suppress(OSError):  # what stays is found by leftovers.py
+                await trio.to_thread.run_sync(function, abandon_on_cancel=True)
+
+        assert self._works is not None
+        self._works.nursery.start_soon(on_thread)
 
     async def _drop_all(self) -> None:
         """As the sidecar ends; what hangs is left behind, and found by leftovers.py."""
@@ -342,10 +358,10 @@ class Recalls:
         self.counters.bytes += count
         self._watch.moved()
 
-    def _try_failed(self, failure: CloudFailed) -> None:
-        """On a downloading thread: what one try says of the link."""
+    def _try_failed(self, failure: CloudFailed, came: bool) -> None:
+        """On a downloading thread: what one try says of the link. An answer that broke off (`came`) is one."""
         assert self._token is not None
-        if answered(failure.fault):
+        if came or answered(failure.fault):
             self._token.run_sync_soon(self._watch.answered)
         elif failure.fault.kind is Kind.LINK:
             self._token.run_sync_soon(self._watch.no_way)
@@ -372,7 +388,7 @@ class Recalls:
 
     async def _finished(self, recall: Recall) -> None:
         """All bytes are there and right: in the stub's place with them."""
-        etag = None
+        etag = recall.failure = None  # what failed before is past
         try:
             async with self._swaps:
                 etag = await self._shelf.swap(recall.key, recall.remote, recall.space.staged)
@@ -410,8 +426,3 @@ def _check(want: Want) -> None:
 def _close_all(recalls: Sequence[Recall]) -> None:
     for recall in recalls:
         recall.close()
-
-
-def _discard(space: Space) -> None:
-    os.close(space.reading_fd)
-    space.staged.discard()

@@ -42,6 +42,11 @@ class Space:
     free_bytes: int
     device: int
 
+    def discard(self) -> None:
+        """Close it, and remove the file if it is not the blob's by now. Once."""
+        os.close(self.reading_fd)
+        self.staged.discard()
+
 
 class Shelf:
     """The stores, as recalls need them."""
@@ -61,8 +66,27 @@ class Shelf:
         return Key(account, container, name, state.properties.etag), remote
 
     async def make(self, key: Key) -> Space:
-        """An empty file on the blob's mount. Raises what Stores.call does."""
-        return await self._stores.call(key.account, lambda store: _make(store, key.container))
+        """An empty file on the blob's mount. Raises what Stores.call does. One that comes too late is dropped."""
+        made: list[Space] = []
+        given_up = False
+
+        def drop() -> None:
+            with suppress(IndexError):  # by either thread, once
+                made.pop().discard()
+
+        def make(store: Store) -> Space:
+            space = _make(store, key.container)
+            made.append(space)
+            if given_up:
+                drop()
+            return space
+
+        try:
+            return await self._stores.call(key.account, make)
+        except BaseException:
+            given_up = True
+            drop()
+            raise
 
     async def clear(self) -> None:
         """Remove what killed sidecars left on all mounts."""
