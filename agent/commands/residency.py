@@ -26,6 +26,7 @@ EXIT_LEFT: Final = 1
 EXIT_STOPPED: Final = 130  # 128 + SIGINT, as shells report it
 POLL_SECONDS: Final = 0.5
 _RUNNING: Final = "running"
+_HERE: Final = ("is here again", "are here again")
 
 Places = Annotated[
     list[str], typer.Argument(metavar="ACCOUNT/CONTAINER[/PREFIX]...", help="Which blobs; in this order.")
@@ -94,9 +95,6 @@ def unpin(
 ) -> None:
     """Take back `pin`: the rules decide what is evicted."""
     _pin("unpin", ("is not pinned", "are not pinned"), _places(places, everything), as_json, admin, token_file)
-
-
-_HERE: Final = ("is here again", "are here again")
 
 
 def _places(texts: list[str], everything: bool) -> list[Place]:

@@ -11,7 +11,6 @@ from agent.offload.states import Hold, Residency
 from tests.simulation.cloud import NODE, Cloud
 from tests.simulation.edge import BUDGET_BYTES, Edge
 from tests.simulation.freeing import Evicted
-from tests.simulation.sending import PIECE_BYTES
 from tests.simulation.world import Clock, Disk, Name
 
 ORDER_EVERY: Final = 200  # takes between two comparisons with all that is due
@@ -58,13 +57,13 @@ class Checks:
 
     def after_step(self, edge: Edge) -> None:
         """Cheap enough for every step."""
-        for each in edge.freer.evicted[self.seen_evictions :]:
+        for each in edge.freed.evicted[self.seen_evictions :]:
             self._eviction(each)
-        self.seen_evictions = len(edge.freer.evicted)
+        self.seen_evictions = len(edge.freed.evicted)
         day = edge.sender.pacer.day
         lives = 1 + edge.rebuilds.count(day)  # the day's sum goes with the database
-        most = BUDGET_BYTES * lives + edge.kills * PIECE_BYTES * 10  # what a kill did not report
-        self._true(edge.told.sent_by_day.get(day, 0) <= most, f"{edge.told.sent_by_day.get(day)} bytes sent on {day}")
+        most = BUDGET_BYTES * lives + edge.told.forgotten[day]
+        self._true(edge.told.sent_by_day[day] <= most, f"{edge.told.sent_by_day[day]} bytes were sent on {day}")
 
     def _eviction(self, each: Evicted) -> None:
         """No byte goes that the cloud does not have; offline, on the strength of what was verified."""

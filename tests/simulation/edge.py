@@ -21,7 +21,7 @@ from agent.offload.rows import Adopted, Change, Copy, Read, Row, Seen
 from agent.offload.rules import Rules, first_turn
 from agent.offload.states import Hold, Residency
 from tests.simulation.cloud import NODE, Cloud
-from tests.simulation.freeing import Freer
+from tests.simulation.freeing import Freed, Freer
 from tests.simulation.sending import ACCOUNT, Killed, Sender, Told
 from tests.simulation.world import Clock, Disk, Name
 
@@ -70,7 +70,7 @@ class Edge:
         self.kills = 0
         self.rebuilds: list[str] = []  # days on which the database was lost
         self.confirmed_until = 0.0
-        self.freer: Freer
+        self.freed: Final = Freed()
         self.queue = Queue(self._path)
         self._begin()
 
@@ -79,16 +79,11 @@ class Edge:
         pacer = Pacer(OFFLOAD.weekly(), BUDGET_BYTES, UTC)
         pacer.ask(0, self._clock.seconds, self._clock.ns)
         pacer.spent = self.queue.spend(pacer.day, 0)
-        mode = self.freer.mode if hasattr(self, "freer") else Mode.NORMAL
         self.sender = Sender(
             self._clock, self._disk, self._cloud, self.queue, self.rules, pacer, self._random, self.told,
             self._taken, self._took_over, KILL_SHARE, confirmed_until=self.confirmed_until,
         )  # fmt: skip
-        before = getattr(self, "freer", None)
-        self.freer = Freer(self.sender, mode)
-        if before is not None:  # the counts go on
-            self.freer.evicted, self.freer.stays = before.evicted, before.stays
-            self.freer.recalled, self.freer.refused = before.recalled, before.refused
+        self.freer = Freer(self.sender, self.freed)
 
     def close(self) -> None:
         """The end."""
@@ -109,6 +104,7 @@ class Edge:
     def kill(self) -> None:
         """The sidecar ends, and another one starts."""
         self.kills += 1
+        self.told.forgotten[self.sender.pacer.day] += self.sender.unspent
         self.queue.close()
         self.queue = Queue(self._path)
         self._begin()

@@ -34,15 +34,22 @@ class Evicted:
 
 
 @dataclass(slots=True)
-class Freer:
-    """Evictions and recalls of one sidecar's life."""
+class Freed:
+    """What the checks want to know, over all lives of the sidecar."""
 
-    sender: Sender
-    mode: Mode = Mode.NORMAL
     evicted: list[Evicted] = field(default_factory=list)
     stays: Counter[str] = field(default_factory=Counter)
     recalled: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Freer:
+    """Evictions and recalls of one sidecar's life."""
+
+    sender: Sender
+    told: Freed
+    mode: Mode = Mode.NORMAL
 
     def look(self) -> None:
         """See how full the mount is, and free what has to go."""
@@ -101,12 +108,12 @@ class Freer:
         elif self.mode is not Mode.LOW_SPACE:
             return self._stay("the link is down")
         self.sender.disk.evict(name, file.etag, Away(row.cloud_etag, row.cloud_name))
-        self.evicted.append(Evicted(name, file.content, self.sender.cloud.blobs.get(at), asked))
+        self.told.evicted.append(Evicted(name, file.content, self.sender.cloud.blobs.get(at), asked))
         self.sender.queue.evicted(row)
         return file.size
 
     def _stay(self, why: str) -> int:
-        self.stays[why] += 1
+        self.told.stays[why] += 1
         return 0
 
     def recall(self, name: Name) -> bool:
@@ -114,22 +121,22 @@ class Freer:
         file = self.sender.disk.files[name]
         assert file.away is not None
         if self.sender.link.link is Link.OFFLINE:
-            self.refused["offline"] += 1
+            self.told.refused["offline"] += 1
             return False
         try:
             there = self.sender.cloud.head((name[0], file.away.name))
         except CloudFailed as failed:
-            self.refused[failed.fault.code] += 1
+            self.told.refused[failed.fault.code] += 1
             return False
         if there is None or there.content != file.content:
-            self.refused["missing"] += 1
+            self.told.refused["missing"] += 1
             return False
         if there.archived:
-            self.refused["archived"] += 1
+            self.told.refused["archived"] += 1
             return False
         clock = self.sender.clock
         clock.on(clock.seconds + REQUEST_SECONDS + file.size / LINK_BYTES_A_SECOND / 10)  # others share the time
-        self.recalled += 1
+        self.told.recalled += 1
         self.mode = next_mode(self.mode, self.sender.disk.use, MARKS)
         room = self.sender.disk.used + file.size < self.sender.disk.all_bytes * RESERVE_PERCENT / 100
         if self.mode is not Mode.LOW_SPACE and room:

@@ -5,6 +5,7 @@ committed, verified and reported; every failure goes through the real table, set
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -43,7 +44,8 @@ class Killed(Exception):
 class Told:
     """What the checks want to know of the sender."""
 
-    sent_by_day: dict[str, int] = field(default_factory=dict)
+    sent_by_day: Counter[str] = field(default_factory=Counter)
+    forgotten: Counter[str] = field(default_factory=Counter)  # by day: bytes that a killed sidecar had not noted
     delivered: int = 0
     resumed_bytes: int = 0
     conflicts: dict[str, int] = field(default_factory=dict)
@@ -227,7 +229,7 @@ class Sender:
                 if turn.closed:
                     raise found("PaceClosed", wait_seconds=turn.wait_seconds)
                 self.clock.on(self.clock.seconds + turn.wait_seconds)
-            self.told.sent_by_day[self.pacer.day] = self.told.sent_by_day.get(self.pacer.day, 0) + piece
+            self.told.sent_by_day[self.pacer.day] += piece
             self.clock.on(self.clock.seconds + REQUEST_SECONDS + piece / LINK_BYTES_A_SECOND)
             self.unspent += piece
             self.cloud.ask("Put Block", at)()
