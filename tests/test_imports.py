@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "dataplane.blobapi": set(),
     "dataplane.store": {"dataplane.blobapi"},
     "dataplane.ipc": {"dataplane.blobapi"},
-    "dataplane.journal": set(),
+    "dataplane.journal": {"dataplane.store"},  # on which kind of file system it is
     "dataplane.server": {"dataplane.blobapi", "dataplane.store", "dataplane.ipc", "dataplane.journal"},
     "dataplane": {"dataplane.server"},
     "agent": {"dataplane.blobapi", "dataplane.store", "dataplane.ipc", "dataplane.journal"},
