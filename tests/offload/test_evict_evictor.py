@@ -1,6 +1,7 @@
 """The evictor: room on a disk, coldest first; by age; when an operator asks; and what low space changes."""
 
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 import trio
 
+from agent.config import Account
 from agent.offload.database import Queue
 from agent.offload.evict import choice
-from agent.offload.evict.space import Mode, Use
-from agent.offload.evict.spaces import Found
+from agent.offload.evict.space import Marks, Mode, Use
+from agent.offload.evict.spaces import Found, Spaces
+from agent.offload.look import Stores
 from agent.offload.queries import Filter
 from agent.offload.rows import Change, Read
 from agent.offload.states import Residency
@@ -173,6 +176,27 @@ async def test_a_mapped_container_counts_on_its_own_disk(world: World, root: Pat
             assert disk_now is not None
             assert disk_now.use.bytes_percent <= 30
             assert 0 < sum(path.stat().st_size > 0 for path in mounted.iterdir() if path.is_file()) < len(names)
+
+
+async def test_a_mount_that_hangs_keeps_no_other_from_being_looked_at(tmp_path: Path) -> None:
+    healed = threading.Event()
+    accounts = [Account(name=name, root=str(tmp_path / name)) for name in ("hung", "well")]
+    for name in ("hung", "well"):
+        (tmp_path / name).mkdir()
+
+    def uses(store: Store) -> list[Found]:
+        if Path(os.readlink(f"/proc/self/fd/{store.mount.root_fd}")).name == "hung":
+            healed.wait(SECONDS_MAX)
+        return [Found("", store.mount.root_fd, Use(95, 100))]
+
+    spaces = Spaces(Stores(accounts), Marks(75, 85, 92), uses)
+    try:
+        with trio.fail_after(SECONDS_MAX / 2):
+            await spaces.look()
+        assert spaces.mode("well", "any") is Mode.LOW_SPACE
+        assert spaces.mode("hung", "any") is Mode.NORMAL
+    finally:
+        healed.set()
 
 
 async def test_what_was_not_used_for_long_goes_by_its_age(world: World, root: Path) -> None:

@@ -1,8 +1,8 @@
 """The file systems that the accounts are on: how full each is, in which mode, and whose blobs share it.
 
 A container that is mapped onto a directory elsewhere counts where that directory is, and several accounts on one file
-system share one use: what one of them frees is room for all. Each look asks every account by itself, so that a mount
-that hangs keeps no other from being looked at; its last use stands meanwhile.
+system share one use: what one of them frees is room for all. Each look asks every account by itself and not for long,
+so that a mount that hangs keeps no other from being looked at; its last use stands meanwhile.
 """
 
 import logging
@@ -23,6 +23,7 @@ from dataplane.store.store import Store
 log = logging.getLogger("blobedge.offload")
 
 _UNKNOWN: Final = Use(0, 0)
+USE_SECONDS_MAX: Final = 2.0  # for the uses of an account's mounts; one that takes longer hangs
 ROOT: Final = ""  # stands for all containers of an account that are not mapped
 
 
@@ -70,7 +71,7 @@ class Spaces:
 
         async def of(account: str) -> None:
             try:
-                found = await self._stores.call(account, self._uses)
+                found = await self._stores.call(account, self._uses, USE_SECONDS_MAX)
             except MOUNT_ERRORS as error:  # it hangs or is away: what was known stands
                 log.debug("the use of account %s is not known: %s", account, error)
                 return
