@@ -106,10 +106,18 @@ class Jobs:
             with self._scopes[job.id] as scope:
                 await work(job)
             job.state = JobState.STOPPED if scope.cancelled_caught else JobState.DONE
-        except QueueError:
-            raise
-        except Exception as error:
-            log.exception("%s", job.what)
+        except Exception as group:
+            error = _first(group)
+            if isinstance(error, QueueError):
+                raise error from None
+            log.error("%s", job.what, exc_info=group)
             job.state, job.error = JobState.FAILED, f"{type(error).__name__}: {error}"
         finally:
             del self._scopes[job.id]
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error in a group of groups: tasks of the work raise in groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

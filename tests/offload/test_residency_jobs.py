@@ -28,6 +28,11 @@ async def ages(job: Job) -> None:
 
 
 async def breaks(job: Job) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raises)
+
+
+async def raises() -> None:
     raise ValueError("why")
 
 
