@@ -58,7 +58,8 @@ class Running(Errand):
 
     def _progressed(self, count: int) -> None:
         self.moved_at = time.monotonic()
-        self._told(count)
+        if count:  # else it reads the file
+            self._told(count)
 
 
 class Engine:

@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from agent.offload.failures import Request, found
 from dataplane.blobapi.model import BlobProperties
@@ -22,6 +22,12 @@ from dataplane.store.records import Seal, seal_of
 from dataplane.store.store import Store
 
 HASH_BYTES: Final = 1 << 20  # read at a time for a hash
+
+
+class Updated(Protocol):
+    """What is shown each piece of a file as it is read: another hash, or somebody who watches."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +84,13 @@ class Source:
             size -= len(piece)
         return b"".join(pieces)
 
-    def hash(self, offset: int, size: int, request: Request, *also: "hashlib._Hash") -> bytes:
-        """The MD5 of a part, also added to others that run along. Raises as read does."""
+    def hash(self, offset: int, size: int, request: Request, *also: Updated) -> bytes:
+        """The MD5 of a part; what was read is shown to others that run along. Raises as read does, and as they do."""
         md5 = hashlib.md5(usedforsecurity=False)
+        together: tuple[Updated, ...] = (md5, *also)
         for at in range(offset, offset + size, HASH_BYTES):
             piece = self.read(at, min(HASH_BYTES, offset + size - at), request)
-            for each in (md5, *also):
+            for each in together:
                 each.update(piece)
         return md5.digest()
 

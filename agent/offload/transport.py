@@ -55,7 +55,7 @@ class Errand:
     """One piece of work: may be stopped from any thread, asks `pace` before each piece, tells `progress` after it.
 
     `deadline`: on `clock`, in seconds; looked at before each piece and each request. `progress` gets bytes handed to
-    the kernel since the last call, and may be called from several threads.
+    the kernel since the last call, 0 while a file is read, and may be called from several threads.
     """
 
     def __init__(
@@ -300,7 +300,9 @@ class Pool:
         host = parts.hostname or ""
         if parts.scheme == "https":
             ca_certs = ca_file or certifi.where()
-            self._pool: HTTPConnectionPool = _TlsPool(host, parts.port, ca_certs=ca_certs, **options)
+            self._pool: HTTPConnectionPool = _TlsPool(
+                host, parts.port, cert_reqs="CERT_REQUIRED", ca_certs=ca_certs, **options
+            )
         else:
             self._pool = _PlainPool(host, parts.port, **options)
         self._host: Final = parts.netloc.rpartition("@")[2]

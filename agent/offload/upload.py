@@ -113,6 +113,18 @@ def upload(
     return work.run(again or work.large or source.properties.remote is not None)
 
 
+class _Reading:
+    """Tells an errand that a file is being read for it: a large one takes minutes in which nothing is sent. Ends the
+    reading with the errand."""
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand: Final = errand
+
+    def update(self, data: bytes, /) -> None:
+        self._errand.check()
+        self._errand.after(0)
+
+
 class _Upload:
     """One upload. `want` is known once all bytes were read."""
 
@@ -244,7 +256,7 @@ class _Upload:
                 self.md5 = seen.md5
             else:
                 request = self._request("Get Blob Properties", "r")
-                md5 = self.source.hash(0, self.source.size, request)
+                md5 = self.source.hash(0, self.source.size, request, _Reading(self.errand))
                 self.source.check(request)
                 self.md5 = md5
         return self.md5
@@ -305,8 +317,7 @@ class _Upload:
         with ThreadPoolExecutor(self.blocks_in_flight, "block") as pool:
             try:
                 for piece in blocks.cut(self.source.size):
-                    self.errand.check()
-                    md5 = self.source.hash(piece.offset, piece.size, request, whole)
+                    md5 = self.source.hash(piece.offset, piece.size, request, whole, _Reading(self.errand))
                     ids.append(blocks.block_id(self.source.properties.etag, step, piece.number, md5))
                     if (ids[-1], piece.size) in staged:
                         continue

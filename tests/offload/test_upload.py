@@ -282,6 +282,19 @@ def test_progress_adds_up_and_each_piece_asks(world: World, tmp_path: Path) -> N
     assert max(asked) <= 64 * 1024
 
 
+def test_reading_without_sending_is_told_and_stopped(world: World, tmp_path: Path) -> None:
+    """A large version that the cloud has already is read here, for minutes, before that is known."""
+    with source(tmp_path / "f", os.urandom(9 * MIB)) as version:
+        world.send(version)
+        told: list[int] = []
+        world.send(version, again=True, errand=Errand(progress=told.append))
+        assert told == [0] * 9
+        errand = Errand(progress=lambda count: errand.stop())
+        with pytest.raises(CloudFailed) as raised:
+            world.send(version, again=True, errand=errand)
+    assert raised.value.fault.code == "Cancelled"
+
+
 def test_delete_takes_away_our_version_only(world: World, tmp_path: Path) -> None:
     target = To(world.name, "b")
     with source(tmp_path / "f", SMALL) as version:
