@@ -98,7 +98,8 @@ class Seen:
     @property
     def md5(self) -> bytes | None:
         """The MD5 of the bytes as far as it is known: ours where we left one, else the stored Content-MD5."""
-        return content_md5(self.facts.md5, self.ours(MD5) if self.intact else "")
+        entry = self.ours(MD5)
+        return content_md5(self.facts.md5, entry if entry and self.intact else "")
 
     def written_by(self, node: str) -> bool:
         """Whether this is an upload of the node that nobody has touched since. `node`: NAME/INSTANCE; what an older
