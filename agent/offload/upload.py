@@ -238,12 +238,13 @@ class _Upload:
             return False
         if self.source.properties.remote is not None:
             return self._md5_here(seen) == there
-        if self._is_copy(seen):
-            return self._md5_here(seen) == there  # of tags or tier alone no version is sent twice
-        if self.source.size <= WHOLE_BYTES_MAX or not self._is_ours(seen):
+        if not self._is_ours(seen):
             return False
-        if self.large and self.md5 is None and self.source.properties.content_md5 not in (None, seen.facts.md5):
-            return False  # without reading it all for nothing
+        if seen.ours(ETAG) != self.source.properties.etag:  # else tags or tier alone are new: no version is sent twice
+            if self.source.size <= WHOLE_BYTES_MAX:
+                return False
+            if self.large and self.md5 is None and self.source.properties.content_md5 not in (None, seen.facts.md5):
+                return False  # without reading it all for nothing
         return self._md5_here(seen) == there
 
     def _md5_here(self, seen: Seen) -> bytes:

@@ -83,6 +83,16 @@ def test_tags_and_tier_alone_follow_without_bytes(world: World, size: int) -> No
     assert world.proxy.body_bytes - before < 2000
 
 
+def test_tags_that_change_while_an_answer_is_lost_follow_without_bytes(world: World) -> None:
+    """The queue does not know of the copy: nobody could say that it was made."""
+    with source(world.scratch / "f", b"small", etag=NEW, **FIRST) as version:
+        world.send(version)
+        tagged = {**FIRST, "tags": {"shift": "late"}}
+        world.send(replace(version, properties=replace(version.properties, **tagged)))
+    is_described(world, tagged)
+    assert world.proxy.count("PUT .*/b$") == 2  # the second one was refused, as something is there
+
+
 def test_a_small_blob_is_one_request_all_the_same(world: World) -> None:
     with source(world.scratch / "f", bytes(WHOLE_BYTES_MAX), **FIRST) as version:
         first = world.send(version)
