@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent.commands.finding import EXIT_NOT_THERE
+from agent.observability import client
 from agent.problems import EXIT_CONFIG
 from tests.observability.service import CHECKOUT
 from tests.offload.engine_support import SECONDS_MAX, Edge, away, back, edge
@@ -34,6 +35,17 @@ def listed(node: Edge, place: str) -> dict[str, dict[str, Any]]:
     ran = on(node, "ls", "-r", "--json", place)
     assert ran.returncode == 0, ran.stderr
     return {entry["name"]: entry for entry in map(json.loads, ran.stdout.splitlines())}
+
+
+def metrics(node: Edge) -> dict[str, float]:
+    """What /metrics says, by name and labels."""
+    connection = client.UnixConnection(node.service.admin.removeprefix("unix:"), SECONDS_MAX)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    finally:
+        connection.close()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
 
 
 def until_copied(node: Edge, place: str) -> None:
@@ -106,6 +118,15 @@ def test_blobs_go_to_the_cloud_and_come_back(cloud_port: int, tmp_path: Path) ->
             assert (after.etag, after.last_modified) == (before[each].etag, before[each].last_modified)
         assert on(node, "recall", "acct/goes").stdout == "0 blobs are here again, 0 B\n"
         assert on(node, "unpin", "acct/goes").stdout == "1 blob is not pinned\n"
+
+        node.until(lambda report: report["recalls"]["arrived"] == 2 and report["eviction"]["evicted_blobs"] == 2)
+        told = metrics(node)
+        assert told["blobedge_offload_recalled_blobs_total"] == 2
+        assert told["blobedge_offload_evicted_bytes_total"] == 4 * MIB
+        assert told['blobedge_offload_disk_mode{mode="normal",of="acct"}'] in (0, 1)
+        where = 'account="acct",container="goes",residency="copied"'
+        assert told[f"blobedge_offload_container_blobs{{{where}}}"] == 3
+        assert "recalls: 2 blobs back, 4.0 MiB" in on(node, "queue", "show").stdout
 
 
 def test_what_the_cloud_lacks_stays_and_offline_nothing_comes(cloud_port: int, tmp_path: Path) -> None:
