@@ -229,7 +229,7 @@ def test_a_closed_pace_sends_nothing_more_and_what_was_sent_is_kept(world: World
     granted = iter([True] * 100)  # pieces of 64 KiB: one block of 4 MiB, and half of the next
 
     def pace(count: int) -> Turn:
-        return Turn(0.0) if next(granted, False) else Turn(600.0, closed=True)
+        return Turn(0.0) if next(granted, False) else Turn(600.0, closed="the schedule sends nothing now")
 
     data = os.urandom(12 * MIB)
     with source(tmp_path / "f", data) as version:
