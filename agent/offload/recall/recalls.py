@@ -36,7 +36,8 @@ log = logging.getLogger("blobedge.offload")
 
 DOWNLOADS_COUNT_MAX: Final = 16  # at a time; each costs a thread and a piece of memory
 RECALLS_COUNT_MAX: Final = 256  # files that are open
-SPARE_BYTES: Final = 64 << 20  # stay free on a mount
+SPARE_BYTES: Final = 64 << 20  # stay free on a mount,
+SPARE_SHARE: Final = 64  # or this part of a small one
 IDLE_SECONDS: Final = 300.0
 REFUSED_SECONDS: Final = 5.0  # what was missing or archived is not asked for again
 REFUSED_COUNT_MAX: Final = 1000
@@ -270,7 +271,8 @@ class Recalls:
         if want.offset + want.length > remote.size:
             raise RecallError("a Want beyond the blob's end")
         space = await self._shelf.make(key)
-        room = space.free_bytes - self._spare_bytes - self._promised(space.device)
+        spare = min(self._spare_bytes, space.total_bytes // SPARE_SHARE)
+        room = space.free_bytes - spare - self._promised(space.device)
         kept = remote.size <= room and (must_keep or self._keep(key.account, key.container))
         if not kept and (must_keep or want.length > room):
             self._later(space.discard)

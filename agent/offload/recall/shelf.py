@@ -40,6 +40,7 @@ class Space:
     staged: StagedFile
     reading_fd: int
     free_bytes: int
+    total_bytes: int  # of the mount
     device: int
 
     def discard(self) -> None:
@@ -110,7 +111,7 @@ def _make(store: Store, container: str) -> Space:
     except BaseException:
         staged.discard()
         raise
-    return Space(staged, reading_fd, room.f_bavail * room.f_frsize, device)
+    return Space(staged, reading_fd, room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize, device)
 
 
 def _swap(store: Store, key: Key, remote: Remote, staged: StagedFile) -> str | None:
