@@ -14,6 +14,7 @@ import requests
 from azure.core.credentials import AccessToken
 from azure.storage.blob import ContainerSasPermissions, ContentSettings, generate_container_sas
 
+from agent.offload import verify
 from agent.offload.cloud import Cloud
 from agent.offload.credentials import CloudSettings, Credential
 from agent.offload.failures import CloudFailed, Kind
@@ -40,6 +41,16 @@ def put(world: World, data: bytes, name: str = "b", *, md5: bool = True) -> Remo
     copy.upload_blob(data, overwrite=True)
     copy.set_http_headers(ContentSettings(content_md5=bytearray(digest) if md5 else None))
     return Remote(len(data), digest, world.etag_of(name), world.name, name, "0x1", 0, 0)
+
+
+def test_what_a_client_said_of_the_md5_is_not_taken_for_that_of_the_bytes(world: World, fetcher: Fetcher) -> None:
+    """Azure keeps what Put Block List and Set Blob Properties say unseen, and so the copy has an entry of ours."""
+    data = os.urandom(1000)
+    remote = put(world, data)
+    copy = world.container.get_blob_client(remote.name)
+    copy.set_http_headers(ContentSettings(content_md5=bytearray(16)))
+    copy.set_blob_metadata({verify.MD5: remote.md5.hex()})
+    assert read(fetcher, remote) == data
 
 
 def read(fetcher: Fetcher, remote: Remote, start: int = 0, end: int = -1, errand: Errand | None = None) -> bytes:

@@ -25,7 +25,7 @@ import requests
 from azure.core.exceptions import DecodeError, HttpResponseError, IncompleteReadError, ServiceRequestError
 from urllib3.exceptions import HTTPError
 
-from agent.offload import transport
+from agent.offload import transport, verify
 from agent.offload.cloud import ANSWER_SECONDS_MAX, CONNECT_SECONDS_MAX, Cloud
 from agent.offload.failures import CloudFailed, Kind, Request, found, pause
 from agent.offload.recall.signing import blob_url, signed
@@ -158,7 +158,8 @@ class CloudCopy:
             raise HttpResponseError("", response=_Refusal(answer))
         given = _RANGE.match(answer.headers.get("Content-Range", ""))
         etag = answer.headers.get("ETag", "").strip('"')
-        md5 = _md5(answer.headers.get("x-ms-blob-content-md5", ""))
+        stored = _md5(answer.headers.get("x-ms-blob-content-md5", ""))
+        md5 = verify.content_md5(stored or None, answer.headers.get(f"x-ms-meta-{verify.MD5}", ""))
         if given is None or not etag:
             raise DecodeError("an answer without a range or an ETag")
         if int(given[3]) != self.remote.size or (md5 != self.remote.md5 if md5 else etag != self.remote.etag):
