@@ -24,6 +24,7 @@ from dataplane.store.errors import StorageUnavailable
 from dataplane.store.store import BlobRef, MappedDirectory, OpenBlob, Store
 
 LOOKS_COUNT_MAX: Final = 4  # threads for each account
+REMEMBERED_COUNT: Final = 1_024  # records of each mount: a look reads each once, and the sidecar has little memory
 LOOK_SECONDS_MAX: Final = 10.0  # for one blob; a mount that takes longer hangs
 
 T = TypeVar("T")
@@ -102,6 +103,7 @@ def open_store(account: Account) -> Store:
             if each.path
         ],
         durable_containers={each.name: strict[each.name] for each in account.containers if not each.path},
+        remembered_count=REMEMBERED_COUNT,
     )
 
 

@@ -26,7 +26,7 @@ from dataplane.store import names, syscalls
 from dataplane.store.blockcounts import BlockCounts
 from dataplane.store.errors import FormatTooNew, StorageUnavailable, translated
 from dataplane.store.probe import probe, unprobed
-from dataplane.store.recordstore import RecordStore
+from dataplane.store.recordstore import REMEMBERED_COUNT, RecordStore
 
 PRIVATE: Final = ".blobedge"
 FORMAT_VERSION: Final = 2  # the latest that is known
@@ -46,10 +46,17 @@ RecordsOption = Literal["auto", "xattr", "sidecar"]
 class Mount:
     """A tree, opened once. Thread-safe: it holds descriptors that are only used with *at calls."""
 
-    def __init__(self, path: str, records: RecordsOption = "auto", read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        records: RecordsOption = "auto",
+        read_only: bool = False,
+        remembered_count: int = REMEMBERED_COUNT,
+    ) -> None:
         """Open a tree and make its private directories. Raises OSError as the system calls do, FormatTooNew."""
         self.root_fd: Final = os.open(path, DIRECTORY)
         self.read_only: Final = read_only
+        self._remembered_count: Final = remembered_count
         self.block_counts: Final = BlockCounts()
         self._local = threading.local()
         self._fds = [self.root_fd]
@@ -78,7 +85,9 @@ class Mount:
         self._next_lane = 0
         self.capabilities = probe(self.staging_fd)
         backend = self.capabilities.backend if records == "auto" else records
-        self.records = RecordStore(records_fd, backend, self.capabilities.mtime_granularity_ns == 1)
+        self.records = RecordStore(
+            records_fd, backend, self.capabilities.mtime_granularity_ns == 1, self._remembered_count
+        )
 
     def _own(self, fd: int) -> int:
         self._fds.append(fd)

@@ -26,7 +26,7 @@ from dataplane.store.records import Record, Seal
 XATTR: Final = "user.blobedge"
 Backend = Literal["xattr", "sidecar"]
 _TOO_BIG: Final = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT, errno.ENOTSUP})
-_CACHE_ENTRIES_MAX: Final = 65_536
+REMEMBERED_COUNT: Final = 65_536  # records in memory, about 1.1 KiB each
 _UNSEALED_VALUE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -37,10 +37,13 @@ class RecordStore:
     mtimes, so a seal is never used twice and a record may be remembered by it.
     """
 
-    def __init__(self, records_fd: int, backend: Backend, cacheable: bool) -> None:
+    def __init__(
+        self, records_fd: int, backend: Backend, cacheable: bool, remembered_count: int = REMEMBERED_COUNT
+    ) -> None:
         self._dir_fd = records_fd
         self.backend: Final = backend
         self._cacheable = cacheable
+        self._remembered_count: Final = remembered_count
         self._cache: OrderedDict[Seal, BlobProperties] = OrderedDict()
 
     def read(self, fd: int, seal: Seal) -> BlobProperties | None:
@@ -105,7 +108,7 @@ class RecordStore:
         if not self._cacheable:
             return
         self._cache[seal] = properties
-        if len(self._cache) > _CACHE_ENTRIES_MAX:
+        if len(self._cache) > self._remembered_count:
             self._cache.popitem(last=False)
 
     def _lines(self, fd: int, seal: Seal) -> list[Record]:

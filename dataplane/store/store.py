@@ -23,6 +23,7 @@ from dataplane.store.index import DirectoryIndex
 from dataplane.store.listing import ListItem, ListPage
 from dataplane.store.mount import Mount, RecordsOption
 from dataplane.store.place import Place
+from dataplane.store.recordstore import REMEMBERED_COUNT
 from dataplane.store.staging import StagedFile
 from dataplane.store.stubs import EvictJob, PlantJob, RecallJob, RetargetJob
 from dataplane.store.trash import Trash, list_names
@@ -64,14 +65,16 @@ class Store:
         durable: bool = True,
         mapped: Sequence[MappedDirectory] = (),
         durable_containers: Mapping[str, bool] = EMPTY_MAPPING,
+        remembered_count: int = REMEMBERED_COUNT,
     ) -> None:
-        """`durable_containers` says it for single containers, whatever holds for the account. Raises OSError when a
+        """`durable_containers` says it for single containers, whatever holds for the account; `remembered_count` is
+        how many records each mount keeps in memory. Raises OSError when a
         directory is missing or not writable, FormatTooNew."""
         self._durable: Final = durable
         self._durable_containers: Final = durable_containers
-        self._main = _open_tree(root, records, read_only=False)
+        self._main = _open_tree(root, records, False, remembered_count)
         self._mapped: Final[Mapping[str, tuple[_Tree, MappedDirectory]]] = {
-            each.container: (_open_tree(each.path, records, each.read_only), each) for each in mapped
+            each.container: (_open_tree(each.path, records, each.read_only, remembered_count), each) for each in mapped
         }
         trees = (self._main, *(tree for tree, _ in self._mapped.values()))
         self._places: Final[dict[str, tuple[_Tree, Place]]] = {}
@@ -315,8 +318,8 @@ class Store:
         return found
 
 
-def _open_tree(path: str, records: RecordsOption, read_only: bool) -> _Tree:
-    mount = Mount(path, records, read_only)
+def _open_tree(path: str, records: RecordsOption, read_only: bool, remembered_count: int) -> _Tree:
+    mount = Mount(path, records, read_only, remembered_count)
     return _Tree(mount, DirectoryIndex(mount), None if read_only else Trash(mount, _sweep))
 
 
