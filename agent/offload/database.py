@@ -99,10 +99,10 @@ class Queue:
                 (segment, next_offset),
             )
 
-    def note(self, changes: Iterable[Change]) -> None:
-        """Note changes that no journal told of: what a reconciliation found."""
+    def note(self, changes: Iterable[Change], reads: Iterable[Read] = ()) -> None:
+        """Note what no journal told of: changes that a reconciliation found, blobs that were brought back."""
         with self.transaction():
-            ingest.note(self._connection, changes)
+            ingest.note(self._connection, changes, reads)
 
     def adopt(self, rows: Iterable[Adopted]) -> int:
         """Take over what the mount and the cloud were found to hold, where nothing was noted since. Returns how many

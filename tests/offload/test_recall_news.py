@@ -1,5 +1,6 @@
 """What the queue hears of recalls is of the version that was asked for."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,16 @@ async def test_a_blob_that_was_written_meanwhile_is_not_held(tmp_path: Path) -> 
         queue.ingest("s", 2, [change("b", NOW + 1)])
         await QueueNews(AsyncQueue(queue)).missing(KEY, "404 BlobNotFound")
         assert len(queue.take(NOW + 1, 1, [])) == 1
+
+
+@pytest.mark.trio
+async def test_what_came_back_counts_as_used_before_its_read_is_noted(tmp_path: Path) -> None:
+    # A recall by hand reads nothing, and a rule that evicts by age would take the blob away at once.
+    with Queue(tmp_path / "queue.db") as queue:
+        queue.ingest("s", 1, [change("b")])
+        queue.stubbed(only(queue), seen("e1"), copy("e1"))
+        before = time.time_ns()
+        await QueueNews(AsyncQueue(queue)).arrived(KEY)
+        assert before <= only(queue).read_at <= time.time_ns()
+        assert queue.candidates(10, unused_since=before) == []
+        assert [row.name for row in queue.candidates(10)] == ["b"]

@@ -1,12 +1,17 @@
-"""What the queue hears of recalls."""
+"""What the queue hears of recalls.
 
+Bytes that came back count as read now. The worker's own note of a read comes seconds later, and `blobedge recall` reads
+nothing: without this, a rule that evicts by age would take them away at once.
+"""
+
+import time
 from typing import Final, Protocol
 
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.failures import Kind
 from agent.offload.recall.shelf import Key
-from agent.offload.rows import Failure
+from agent.offload.rows import Failure, Read
 from agent.offload.states import Hold, Residency
 
 
@@ -29,7 +34,14 @@ class QueueNews:
         self._queue: Final = queue
 
     async def arrived(self, key: Key) -> None:
-        await self._queue(lambda queue: queue.arrived(*key))
+        read = Read(key.account, key.container, key.name, time.time_ns())
+
+        def came(queue: Queue) -> None:
+            with queue.transaction():
+                queue.note((), [read])
+                queue.arrived(*key)
+
+        await self._queue(came)
 
     async def missing(self, key: Key, text: str) -> None:
         failure = Failure(Kind.OPERATOR, text, Hold.OPERATOR)
