@@ -46,7 +46,7 @@ def delete_here(store: Store, ref: BlobRef, etag: str) -> None:
             raise NotEvictable("it has snapshots")
         return DeleteScope.BLOB
 
-    store.run(store.delete(ref, decide))
+    store.run(store.delete(ref, decide, yields=True))
 
 
 def take_theirs(

@@ -21,16 +21,17 @@ from typing import Final, TypeVar
 from dataplane.blobapi.dates import iso_ticks
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import LOST, BlobProperties, BlobState, Block, Lease
-from dataplane.store import blobstate, blocklists, files, leasefiles, smallfile
+from dataplane.store import blobstate, blocklists, files, leasefiles, smallfile, swap
 from dataplane.store.blobstate import BlobRef
 from dataplane.store.commit import Again, Job, Subject
-from dataplane.store.errors import BytesAway, StorageUnavailable
+from dataplane.store.errors import BytesAway, NotEvictable, StorageUnavailable
 from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found, Missing
 from dataplane.store.mount import DIRECTORY, Mount
 from dataplane.store.place import Place, blob_key
 from dataplane.store.records import Record, Seal, name_hash
 from dataplane.store.staging import StagedFile
+from dataplane.store.swap import NotSwapped
 from dataplane.store.trash import Trash
 
 T = TypeVar("T")
@@ -440,15 +441,23 @@ class DeleteJob(_BlobJob[BlobState]):
     """Take a blob, a snapshot, or all snapshots of a blob away.
 
     A blob of uncommitted blocks alone can be deleted, although nothing else finds it (azure-storage-node issue 350);
-    clients that cancel an upload do so.
+    clients that cancel an upload do so. `yields`: no client asked for it, so whoever is writing to the file, or has put
+    blocks for the next version, wins: NotEvictable.
     """
 
     def __init__(
-        self, place: Place, trash: Trash, ref: BlobRef, decide: Callable[[BlobState | None], DeleteScope]
+        self,
+        place: Place,
+        trash: Trash,
+        ref: BlobRef,
+        decide: Callable[[BlobState | None], DeleteScope],
+        *,
+        yields: bool = False,
     ) -> None:
         super().__init__(place, trash, ref.name)
         self._snapshot: Final = ref.snapshot
         self._decide: Final = decide
+        self._yields: Final = yields
         self._gone: tuple[Found, BlobState] | None = None
 
     def subject(self) -> Subject | None:
@@ -457,7 +466,7 @@ class DeleteJob(_BlobJob[BlobState]):
     def publish(self) -> BlobState:
         with self.mount.lock(self.lock_key()):
             found, state = self.look(self._snapshot)
-            if state is None and not self._snapshot:
+            if state is None and not self._snapshot and not self._yields:
                 return self._delete_blocks()
             if state is not None and not self._snapshot:
                 state = replace(state, has_snapshots=bool(blobstate.snapshot_ticks(self.place, self.name)))
@@ -491,8 +500,11 @@ class DeleteJob(_BlobJob[BlobState]):
         if not self._snapshot:
             self._remove_twin(found)
         parent_fd, last = self.parent_of(found)
-        with suppress(FileNotFoundError):  # gone already by another writer's hand
-            os.unlink(last, dir_fd=parent_fd)
+        if self._yields:
+            self._take_out(found, parent_fd, last)
+        else:
+            with suppress(FileNotFoundError):  # gone already by another writer's hand
+                os.unlink(last, dir_fd=parent_fd)
         if self._snapshot:
             return
         if leasefiles.read(self.place, self.name) is not None:  # only now: a crash leaves no blob without its lease
@@ -502,6 +514,15 @@ class DeleteJob(_BlobJob[BlobState]):
             fd = files.prune(self.place, found.path)
             if fd >= 0:
                 self.sync_after("pruned:" + found.path, fd)
+
+    def _take_out(self, found: Found, parent_fd: int, last: str) -> None:
+        blocks = f"{self.place.private('blocks')}/{blob_key(self.name)}"
+        if os.access(blocks, os.F_OK, dir_fd=self.mount.containers_fd):
+            raise NotEvictable("a client has put blocks of its next version")
+        try:
+            swap.take_out(self.mount, found, parent_fd, last)
+        except NotSwapped as refusal:
+            raise NotEvictable(str(refusal)) from None
 
     def _remove_twin(self, found: Found) -> None:
         """A crash while the blob was moved beside a directory leaves it in both places; what is beside is hidden while

@@ -25,7 +25,7 @@ from dataplane.store.fileio import fsync
 from dataplane.store.mount import DIRECTORY, Mount
 from dataplane.store.place import Place
 from dataplane.store.records import Seal
-from dataplane.store.recordstore import carried_metadata
+from dataplane.store.recordstore import carried_metadata, has_attribute
 
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.EILSEQ,
@@ -100,15 +100,20 @@ def open_directory(mount: Mount, path: str) -> int | None:
 
 def properties(place: Place, name: str, found: Found) -> BlobProperties:
     """The properties of an open blob: of its record, or derived for a file that another writer made or changed. A stub
-    that somebody touched is still what its last record says; one without any is LOST, never an empty blob."""
+    that somebody touched is still what its last record says, also where `chmod 644` took its mark: the attribute is of
+    this very file. One without any is LOST, never an empty blob."""
     store = place.mount.records
     recorded = store.read(found.fd, found.seal)
     if recorded is not None:
         return recorded
     last = store.last_before_change(found.fd, found.seal, records.name_hash(place.container, name))
     foreign = foreign_properties(name, found.seal)
-    if found.seal.size == 0 and is_marked(os.fstat(found.fd)):
-        return last if last is not None and last.remote is not None else replace(foreign, remote=LOST)
+    if found.seal.size == 0:
+        marked = is_marked(os.fstat(found.fd))
+        if last is not None and last.remote is not None and (marked or has_attribute(found.fd)):
+            return last
+        if marked:
+            return replace(foreign, remote=LOST)
     return carried_metadata(foreign, last)
 
 

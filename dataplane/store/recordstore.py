@@ -176,6 +176,14 @@ class RecordStore:
             return opened
 
 
+def has_attribute(fd: int) -> bool:
+    """Whether a file carries a record itself: that one cannot be of another file that had its inode number."""
+    try:
+        return bool(os.getxattr(fd, XATTR))
+    except OSError:
+        return False
+
+
 def carried_metadata(foreign: BlobProperties, last: BlobProperties | None) -> BlobProperties:
     """What a file that another writer changed keeps of its last record: the user metadata and the tags."""
     return foreign if last is None else replace(foreign, metadata=last.metadata, tags=last.tags, created=last.created)

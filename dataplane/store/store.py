@@ -181,11 +181,13 @@ class Store:
         tree, place = self._require(ref.container)
         return blobs.UpdateJob(place, _trash(tree), ref, decide)
 
-    def delete(self, ref: BlobRef, decide: Callable[[BlobState | None], DeleteScope]) -> Job[BlobState]:
+    def delete(
+        self, ref: BlobRef, decide: Callable[[BlobState | None], DeleteScope], *, yields: bool = False
+    ) -> Job[BlobState]:
         """Delete a blob, its snapshots, or one snapshot. The state that `decide` sees tells whether it has
-        snapshots."""
+        snapshots. `yields`: no client asked for it; then NotEvictable while somebody is writing the blob anew."""
         tree, place = self._require(ref.container)
-        return blobs.DeleteJob(place, _trash(tree), ref, decide)
+        return blobs.DeleteJob(place, _trash(tree), ref, decide, yields=yields)
 
     def snapshot(self, ref: BlobRef, decide: DecideProperties, snapshot_id: str) -> Job[BlobState]:
         """Make a snapshot; `decide` returns the snapshot's properties."""

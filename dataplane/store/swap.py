@@ -141,6 +141,42 @@ class Swap:
         return os.stat(self._coming.name, dir_fd=self._mount.swaps_fd, follow_symlinks=False).st_ino
 
 
+def take_out(mount: Mount, going: Found, parent_fd: int, last: str) -> None:
+    """The file goes, and nothing takes its place: under the same conditions. What a crash leaves of it is in the
+    directory of swaps. Called under the blob's lock. Raises NotSwapped, StoreError."""
+    with translated("take out"):
+        try:
+            leased = syscalls.take_lease(going.fd)
+        except BlockingIOError:
+            raise NotSwapped("another program has it open for writing") from None
+        try:
+            name = name_for(going.seal)
+            try:
+                os.rename(last, name, src_dir_fd=parent_fd, dst_dir_fd=mount.swaps_fd)
+            except FileNotFoundError:
+                raise NotSwapped("it went meanwhile") from None
+            status = os.stat(name, dir_fd=mount.swaps_fd, follow_symlinks=False)
+            if seal_of(status) != going.seal or (leased and not syscalls.lease_holds(going.fd)):
+                _put_back(mount.swaps_fd, name, parent_fd, last)
+                raise NotSwapped("another program is writing to it")
+            os.unlink(name, dir_fd=mount.swaps_fd)
+        finally:
+            if leased:
+                syscalls.release_lease(going.fd)
+
+
+def _put_back(swaps_fd: int, name: str, fd: int, last: str) -> None:
+    """Into its place, unless another program has put a file of its own there since: then it is kept."""
+    try:
+        os.link(name, last, src_dir_fd=swaps_fd, dst_dir_fd=fd, follow_symlinks=False)
+    except FileExistsError:
+        return
+    except OSError:  # no links there
+        os.rename(name, last, src_dir_fd=swaps_fd, dst_dir_fd=fd)
+        return
+    os.unlink(name, dir_fd=swaps_fd)
+
+
 def _exchange_by_link(swaps_fd: int, name: str, fd: int, last: str) -> None:
     """The same in three steps, after each of which the place is taken by the one or the other."""
     kept = f"{name}.kept"

@@ -206,6 +206,15 @@ async def test_a_delete_gives_way_to_leases_snapshots_and_a_missing_copy(edge: N
         assert is_here(edge, f"tmp/{name}")
 
 
+async def test_a_delete_gives_way_to_whoever_is_writing(edge: Node) -> None:
+    row = await edge.copied("tmp/open", CONTENT)
+    with (edge.root / CONTAINER / "tmp/open").open("ab"):
+        assert await edge.batch(row) == {"tmp/open": "another program has it open for writing"}
+    assert is_here(edge, "tmp/open")
+    assert await edge.batch(row) == {"tmp/open": ""}
+    assert edge.state("tmp/open") is None
+
+
 async def test_a_kill_after_the_stub_and_before_the_report_is_reported_by_the_next_look(edge: Node) -> None:
     row = await edge.copied("a", CONTENT)
     remote = Remote(len(CONTENT), hashlib.md5(CONTENT).digest(), row.cloud_etag, edge.world.name, "a", row.etag, 0, 0)

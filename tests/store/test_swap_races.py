@@ -19,7 +19,7 @@ import pytest
 from dataplane.blobapi.model import BlobState, Remote
 from dataplane.store import syscalls
 from dataplane.store.errors import NotAStub, NotEvictable
-from dataplane.store.store import BlobRef, Store
+from dataplane.store.store import BlobRef, DeleteScope, Store
 from dataplane.store.swap import SWAP_SECONDS_MAX, sweep
 from tests.store import kernel
 from tests.store.support import make, put
@@ -79,7 +79,7 @@ class LateAppender(Writer):
             self.thread.start()
 
     def _append(self, flags: int) -> None:
-        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | flags)
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | flags, 0o644)
         os.write(fd, MORE)
         os.close(fd)
 
@@ -161,6 +161,30 @@ def test_a_recall_loses_nothing_of_others(store: Store, root: Path, kind: type[W
         return lambda: store.run(store.recall(REF, staged, state.properties.etag))
 
     assert at_every_call(store, root / "box/a", kind, recall) > 0
+
+
+class Rewriter(LateAppender):
+    """The same, and makes the file where there is none any more."""
+
+    def _append(self, flags: int) -> None:
+        super()._append(flags | os.O_CREAT)
+
+
+@pytest.mark.parametrize("kind", [Appender, Rewriter, Replacer])
+def test_a_delete_that_no_client_asked_for_loses_nothing_of_others(
+    store: Store, root: Path, kind: type[Writer]
+) -> None:
+    make(store)
+
+    def deletion(state: BlobState) -> Callable[[], object]:
+        def decide(now: BlobState | None) -> DeleteScope:
+            if now is None or now.properties.etag != state.properties.etag:
+                raise NotEvictable("it has changed")
+            return DeleteScope.BLOB
+
+        return lambda: store.run(store.delete(REF, decide, yields=True))
+
+    assert at_every_call(store, root / "box/a", kind, deletion) > 0
 
 
 def test_without_leases_what_is_written_until_the_last_look_is_noticed(

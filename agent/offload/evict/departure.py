@@ -126,10 +126,10 @@ class Departures:
     async def delete(self, account: str, container: str, state: BlobState, row: Row | None) -> bool:
         """Delete a blob that no rule sends, if it is still this version; False: it stays. `row`: what the queue says of
         it. Raises QueueError, MOUNT_ERRORS but BlobError."""
-        ref, etag = BlobRef(container, state.name), state.properties.etag
+        ref, decide = BlobRef(container, state.name), functools.partial(_delete_if, state.properties.etag)
         try:
             await self._stores.call(
-                account, lambda store: store.run(store.delete(ref, functools.partial(_delete_if, etag))), GO_SECONDS_MAX
+                account, lambda store: store.run(store.delete(ref, decide, yields=True)), GO_SECONDS_MAX
             )
         except (BlobError, NotEvictable) as error:
             log.debug("a blob that has expired stays: %s", _reason(error))
@@ -299,7 +299,7 @@ def _job(store: Store, going: _Going) -> Job[Any]:
     row, held = going.row, going.held
     ref = BlobRef(row.container, row.name)
     if going.way is Way.DELETE:
-        return store.delete(ref, functools.partial(_delete_if, row.copied_etag))
+        return store.delete(ref, functools.partial(_delete_if, row.copied_etag), yields=True)
     if held.md5 is None:
         raise NotEvictable("it has changed")
     remote = Remote(going.size, held.md5, held.etag, row.cloud_container, row.cloud_name, row.copied_etag, 0, 0)
