@@ -4,6 +4,7 @@
     RETRY    whatever holds them                       due, as if never tried
     HOLD     QUEUED or GOING                           held for the operator, until RELEASE or RETRY
     RELEASE  held for the operator                     due
+    CONFIRM  GOING                                     deleted in the cloud without a question to the fuse
     DROP     LOCAL, QUEUED, GOING                      forgotten, until the blob changes or a reconciliation finds it
     PIN      all                                       never evicted
     UNPIN    all                                       evicted as the rules say
@@ -16,7 +17,7 @@ import sqlite3
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from agent.offload import queries
+from agent.offload import fuse, queries
 from agent.offload.schema import ACTIVE
 
 SLICE_ROWS: Final = 5_000  # about 50 ms
@@ -29,6 +30,7 @@ class Act(StrEnum):
     RETRY = "retry"
     HOLD = "hold"
     RELEASE = "release"
+    CONFIRM = "confirm"
     DROP = "drop"
     PIN = "pin"
     UNPIN = "unpin"
@@ -42,6 +44,7 @@ class Done(NamedTuple):
 
 
 _DUE: Final = "UPDATE blobs SET hold = '', attempts = 0, failure = '', error = ''"
+_FUSE: Final = f"failure = '{fuse.FAILURE}'"
 _STATEMENTS: Final = {
     Act.RETRY: (_DUE, "hold <> ''"),
     Act.HOLD: (
@@ -49,6 +52,11 @@ _STATEMENTS: Final = {
         f"{ACTIVE} AND hold <> 'operator'",
     ),
     Act.RELEASE: (_DUE, "hold = 'operator'"),
+    Act.CONFIRM: (
+        f"UPDATE blobs SET changed_at = {fuse.CONFIRMED}, hold = iif({_FUSE}, '', hold), "
+        f"error = iif({_FUSE}, '', error), failure = iif({_FUSE}, '', failure)",
+        f"residency = 'going' AND changed_at <> {fuse.CONFIRMED}",
+    ),
     Act.DROP: ("DELETE FROM blobs", "residency IN ('local', 'queued', 'going')"),
     Act.PIN: ("UPDATE blobs SET pinned = 1", "pinned = 0"),
     Act.UNPIN: ("UPDATE blobs SET pinned = 0", "pinned = 1"),

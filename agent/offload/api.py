@@ -3,7 +3,7 @@
     GET  /queue/status    totals, link, pace, scan: the document that `status` and the metrics are made of
     GET  /queue/rows      a page of rows: account, container, prefix, residency=a,b hold=a,b, failure, after, limit
     GET  /queue/blob      the row of account, container, name
-    POST /queue/act       act=retry|hold|release|drop|pin|unpin on the next slice of what the filter lets through
+    POST /queue/act       act=retry|hold|release|confirm|drop|pin|unpin on the next slice of what the filter lets by
     POST /queue/pause     nothing is sent until resume, not even after a restart
     POST /queue/resume    go on; confirm_deletes=1: with the deletes that the fuse stopped, too
     POST /queue/scan      look at everything on the mounts now

@@ -238,6 +238,11 @@ class Queue:
         with self.transaction():
             return cold.evictable(self._connection)
 
+    def unconfirmed(self) -> dict[tuple[str, str], int]:
+        """Deletes that wait and that no person has confirmed, by account and container."""
+        with self.transaction():
+            return queries.unconfirmed(self._connection)
+
     def failures(self) -> dict[str, int]:
         """Rows whose last try failed, by class."""
         with self.transaction():

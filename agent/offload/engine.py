@@ -119,15 +119,15 @@ class Engine:
         await self._queue(lambda queue: queue.remember(PAUSED, "1"))
 
     async def resume(self, *, confirm_deletes: bool) -> None:
-        """Go on; with the deletes that the fuse stopped, if that is said. Raises QueueError."""
+        """Go on; with all deletes that were found by now, if that is said: the fuse is not asked about them, however
+        late they can go. Raises QueueError."""
         self.paused = False
         await self._queue(lambda queue: queue.remember(PAUSED, ""))
         if confirm_deletes:
-            await self.gate.confirm_deletes()
-            wanted = Filter(residencies=frozenset({Residency.GOING}), failure=FUSE)
+            wanted = Filter(residencies=frozenset({Residency.GOING}))
             after: str | None = None
             while True:
-                done = await self._queue(functools.partial(_release, wanted, after))
+                done = await self._queue(functools.partial(_confirm, wanted, after))
                 if (after := done.after) is None:
                     break
         self.retry()
@@ -245,5 +245,5 @@ class Engine:
         self.crowd.sent(count, time.monotonic())
 
 
-def _release(wanted: Filter, after: str | None, queue: Queue) -> Done:
-    return queue.act(Act.RELEASE, wanted, after)
+def _confirm(wanted: Filter, after: str | None, queue: Queue) -> Done:
+    return queue.act(Act.CONFIRM, wanted, after)

@@ -2,8 +2,10 @@
 
 A delete is propagated SETTLE_SECONDS after it was found, so that those of one mistake are all there when the first is
 due. It goes when the deletes that wait, together with those of the last WINDOW_SECONDS, are a smaller share of the
-container's copies than the rule allows, or fewer than BLOBS_MIN. Rejected: a rate of deletes (a nightly clean-up of
-a large container is fast, and a slow script may delete everything).
+container's copies than the rule allows, or fewer than BLOBS_MIN. What a person confirms is what was found by then,
+row by row (CONFIRMED): those deletes go however late that is, and count for nothing. Rejected: a rate of deletes (a
+nightly clean-up of a large container is fast, and a slow script may delete everything), a time for which the fuse is
+not asked (it passes while nothing may be sent, and lets go what nobody has seen).
 """
 
 from collections import deque
@@ -14,9 +16,7 @@ SETTLE_SECONDS: Final = 10.0
 WINDOW_SECONDS: Final = 3_600.0
 BLOBS_MIN: Final = 10  # the half of four blobs is no mass delete
 FAILURE: Final = "fuse"  # the failure of a row that it holds
-#: Settings of the queue: until when (ns since 1970) an operator has confirmed the deletes of all containers.
-CONFIRMED: Final = "deletes-confirmed-until"
-CONFIRMED_SECONDS: Final = 3_600.0
+CONFIRMED: Final = 0  # the `changed_at` of a GOING row that a person has confirmed; else it is when it was found
 
 
 @dataclass(slots=True)
@@ -30,7 +30,8 @@ class Fuse:
         self._done.append(now)
 
     def blows(self, waiting: int, copies: int, percent_max: float, now: float) -> str:
-        """Why a delete has to wait, "" if it may go. `waiting`: deletes, `copies`: other blobs that the cloud has."""
+        """Why a delete has to wait, "" if it may go. `waiting`: deletes that nobody confirmed, `copies`: other blobs
+        that the cloud has."""
         while self._done and self._done[0] < now - WINDOW_SECONDS:
             self._done.popleft()
         deletes = waiting + len(self._done)

@@ -50,20 +50,10 @@ class Gate:
         self._freed = trio.lowlevel.ParkingLot()
         self._fuses: dict[tuple[str, str], Fuse] = {}
         self._totals: list[Total] = []
+        self._waiting: dict[tuple[str, str], int] = {}
         self._totals_at = float("-inf")
-        self._confirmed_until = 0  # ns since 1970
         self.blocked: dict[str, Fault] = {}
         self.under_way = 0
-
-    async def load(self) -> None:
-        """Take over what the process before this one was told. Raises QueueError."""
-        text = await self._queue(lambda queue: queue.recall(fuse.CONFIRMED))
-        self._confirmed_until = int(text) if text else 0
-
-    async def confirm_deletes(self) -> None:
-        """The operator means them: for an hour the fuse is not asked. Raises QueueError."""
-        self._confirmed_until = until = time.time_ns() + int(fuse.CONFIRMED_SECONDS * 1e9)
-        await self._queue(lambda queue: queue.remember(fuse.CONFIRMED, str(until)))
 
     @contextlib.asynccontextmanager
     async def upload(self, target: Target, size: int, errand: Errand) -> AsyncIterator[None]:
@@ -88,7 +78,9 @@ class Gate:
     async def delete(self, row: Row, target: Target, percent_max: float) -> AsyncIterator[None]:
         """Around a delete in the cloud. Raises CloudFailed, FuseBlown, QueueError."""
         self.check(target)
-        await self._ask_fuse(row, percent_max)
+        confirmed = row.changed_at == fuse.CONFIRMED
+        if not confirmed:
+            await self._ask_fuse(row, percent_max)
         self.under_way += 1
         try:
             yield
@@ -97,7 +89,8 @@ class Gate:
             raise
         finally:
             self.under_way -= 1
-        self._fuses[row.account, row.container].done(time.monotonic())
+        if not confirmed:
+            self._fuses[row.account, row.container].done(time.monotonic())
 
     def give_back(self, errand: Errand) -> None:
         """Count its memory as free: it ended, or it hangs."""
@@ -116,12 +109,11 @@ class Gate:
     async def _ask_fuse(self, row: Row, percent_max: float) -> None:
         now = time.monotonic()
         if now - self._totals_at > COUNTS_SECONDS:
-            self._totals = await self._queue(lambda queue: queue.counts())
+            self._totals, self._waiting = await self._queue(lambda queue: (queue.counts(), queue.unconfirmed()))
             self._totals_at = now
-        mine = [each for each in self._totals if (each.account, each.container) == (row.account, row.container)]
-        waiting = sum(each.blobs for each in mine if each.residency is Residency.GOING)
+        container = row.account, row.container
+        mine = (each for each in self._totals if (each.account, each.container) == container)
         copies = sum(each.blobs for each in mine if each.residency in _COPIES)
-        found = self._fuses.setdefault((row.account, row.container), Fuse())
-        reason = found.blows(waiting, copies, percent_max, now)
-        if reason and time.time_ns() >= self._confirmed_until:
+        found = self._fuses.setdefault(container, Fuse())
+        if reason := found.blows(self._waiting.get(container, 0), copies, percent_max, now):
             raise FuseBlown(reason)

@@ -155,10 +155,11 @@ def _in_cloud(
 
 
 def failed(connection: sqlite3.Connection, row: Row, failure: Failure) -> bool:
-    """A try failed; where the blob is does not change."""
+    """A try failed; where the blob is does not change. The fuse comes too late for a delete that was confirmed."""
     done = connection.execute(
         f"UPDATE blobs SET attempts = attempts + 1, failure = :failure, error = :error, {_HOLD}, "
-        "due_at = CASE :hold WHEN 'waiting' THEN :next_try_at ELSE due_at END WHERE id = :id AND revision = :revision",
+        "due_at = CASE :hold WHEN 'waiting' THEN :next_try_at ELSE due_at END WHERE id = :id AND revision = :revision "
+        f"AND NOT (:failure = '{fuse.FAILURE}' AND changed_at = {fuse.CONFIRMED})",
         {**failure._asdict(), "error": without_secrets(failure.error), "id": row.id, "revision": row.revision},
     )
     return done.rowcount == 1

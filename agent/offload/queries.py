@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from agent.offload import fuse
 from agent.offload.rows import Row
 from agent.offload.states import Hold, Residency
 from agent.offload.stored import COLUMNS, row_of, states_of
@@ -130,6 +131,16 @@ def counts(connection: sqlite3.Connection) -> list[Total]:
         ") t JOIN containers c ON c.id = t.container_id ORDER BY 1, 2, 3, 4"
     )
     return [Total._make((*record[:2], *states_of(*record[2:4]), *record[4:])) for record in found]
+
+
+def unconfirmed(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """By container: deletes that wait, and that no person has confirmed."""
+    found = connection.execute(
+        "SELECT c.account, c.container, count(*) FROM blobs b INDEXED BY blobs_by_state "
+        f"JOIN containers c ON c.id = b.container_id WHERE b.residency = 'going' AND b.changed_at <> {fuse.CONFIRMED} "
+        "GROUP BY b.container_id"
+    )
+    return {(account, container): blobs for account, container, blobs in found}
 
 
 def failures(connection: sqlite3.Connection) -> dict[str, int]:

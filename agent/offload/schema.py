@@ -46,7 +46,7 @@ def _blobs(database: "Database") -> None:
         "etag": str,  # of the version last looked at; "" before the first look
         "size": int,  # of that version
         "modified_ns": int,  # of that version; of the last noted change when that is later
-        "changed_at": int,  # since when the cloud lacks something: the first change that it does not have
+        "changed_at": int,  # since when the cloud lacks something: the first change that it does not have; 0: fuse.py
         "due_at": int,
         "priority": int,
         "order_key": int,

@@ -156,7 +156,6 @@ class _Parts:
         """Build them. Raises QueueError, OSError."""
         accounts = [each.name for each in config.accounts]
         rules, stores, gate = Rules(offload, accounts), Stores(config.accounts), Gate(queue)
-        await gate.load()
         pace = await _pace(offload, queue)
         known_since = await queue(_known_since)
         node = await trio.to_thread.run_sync(identity, journals.parent, offload.node_name())

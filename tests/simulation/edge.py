@@ -69,7 +69,6 @@ class Edge:
         self.reads: list[Read] = []
         self.kills = 0
         self.rebuilds: list[str] = []  # days on which the database was lost
-        self.confirmed_until = 0.0
         self.freed: Final = Freed()
         self.queue = Queue(self._path)
         self._begin()
@@ -81,7 +80,7 @@ class Edge:
         pacer.spent = self.queue.spend(pacer.day, 0)
         self.sender = Sender(
             self._clock, self._disk, self._cloud, self.queue, self.rules, pacer, self._random, self.told,
-            self._taken, self._took_over, KILL_SHARE, confirmed_until=self.confirmed_until,
+            self._taken, self._took_over, KILL_SHARE,
         )  # fmt: skip
         self.freer = Freer(self.sender, self.freed)
 
@@ -166,8 +165,7 @@ class Edge:
 
     def confirm_deletes(self) -> int:
         """A mass delete was meant."""
-        self.confirmed_until = self.sender.confirmed_until = self._clock.seconds + 3_600
-        return self._act(Act.RELEASE, Filter(residencies=frozenset({Residency.GOING}), failure="fuse"))
+        return self._act(Act.CONFIRM, Filter(residencies=frozenset({Residency.GOING})))
 
     def _act(self, act: Act, wanted: Filter) -> int:
         count, after = 0, None

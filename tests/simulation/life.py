@@ -138,10 +138,7 @@ class Life:
             gone = self.random.sample(mine, int(len(mine) * 0.7))
             for name in gone:
                 self._delete(name)
-            if (
-                self.clock.seconds >= self.edge.confirmed_until
-            ):  # within the hour of a confirmation all deletes are meant
-                self.mass_deleted.update(gone)
+            self.mass_deleted.update(gone)
             self.people_come_at = self.clock.seconds + self.random.uniform(6, 72) * 3_600
             self._note("mass deletes")
         if self._chance(SCANS * each_tick) and not self.scan:

@@ -13,8 +13,8 @@ from typing import Final
 from agent.offload import link as links
 from agent.offload.database import Queue
 from agent.offload.failures import CloudFailed, Kind, found
+from agent.offload.fuse import CONFIRMED, SETTLE_SECONDS, Fuse
 from agent.offload.fuse import FAILURE as FUSE
-from agent.offload.fuse import SETTLE_SECONDS, Fuse
 from agent.offload.gate import COUNTS_SECONDS
 from agent.offload.keep import conflict_name
 from agent.offload.link import Link, LinkState, Result
@@ -70,11 +70,11 @@ class Sender:
     kill_share: float = 0.0  # of the deliveries, after the cloud has it and before that is reported
     link: LinkState = field(default_factory=LinkState)
     closed_until: float = 0.0
-    confirmed_until: float = 0.0  # mass deletes are meant
     trouble: int = 0
     unspent: int = 0  # bytes that were sent and not noted yet
     fuses: dict[str, Fuse] = field(default_factory=dict)
     totals: list[Total] = field(default_factory=list)
+    waiting: dict[tuple[str, str], int] = field(default_factory=dict)  # deletes that nobody has confirmed
     totals_at: float = -COUNTS_SECONDS * 2
 
     def work(self, until: float) -> None:
@@ -252,14 +252,16 @@ class Sender:
             return False
         fuse = self.fuses.setdefault(row.container, Fuse())
         if self.clock.seconds - self.totals_at > COUNTS_SECONDS:
-            self.totals, self.totals_at = self.queue.counts(), self.clock.seconds
-        waiting, copies = _deletes(self.totals, row.container)
-        reason = fuse.blows(waiting, copies, decision.delete_fuse_percent, self.clock.seconds)
-        if reason and self.clock.seconds >= self.confirmed_until:
-            self.queue.failed(row, Failure(FUSE, reason, Hold.OPERATOR))
-            return False
+            self.totals, self.waiting = self.queue.counts(), self.queue.unconfirmed()
+            self.totals_at = self.clock.seconds
+        if row.changed_at != CONFIRMED:
+            waiting, copies = self.waiting.get((ACCOUNT, row.container), 0), _copies(self.totals, row.container)
+            if reason := fuse.blows(waiting, copies, decision.delete_fuse_percent, self.clock.seconds):
+                self.queue.failed(row, Failure(FUSE, reason, Hold.OPERATOR))
+                return False
         self._delete((row.cloud_container, row.cloud_name), row.cloud_etag)
-        fuse.done(self.clock.seconds)
+        if row.changed_at != CONFIRMED:
+            fuse.done(self.clock.seconds)
         self.queue.gone(row)
         return True
 
@@ -272,8 +274,6 @@ def _copy(file: File, day: int) -> clouds.Copy:
     return clouds.Copy("", file.content, file.size, NODE, file.etag, day)
 
 
-def _deletes(totals: list[Total], container: str) -> tuple[int, int]:
-    """Deletes that wait, and copies, of a container."""
-    mine = [each for each in totals if each.container == container]
-    waiting = sum(each.blobs for each in mine if each.residency is Residency.GOING)
-    return waiting, sum(each.blobs for each in mine if each.residency in (Residency.COPIED, Residency.REMOTE))
+def _copies(totals: list[Total], container: str) -> int:
+    mine = (each for each in totals if each.container == container)
+    return sum(each.blobs for each in mine if each.residency in (Residency.COPIED, Residency.REMOTE))
