@@ -145,7 +145,7 @@ class EvictJob(_SwapJob[int]):
         status = os.fstat(found.fd)
         self._require(found, state, status)
         self._seen = found.seal, state.properties
-        mode, mtime_ns = stat.S_IMODE(status.st_mode), found.seal.mtime_ns
+        mode, mtime_ns = status.st_mode & _PERMISSIONS, found.seal.mtime_ns
         if self._properties is None:
             remote = replace(self._remote, mtime_ns=mtime_ns, mode=mode)
             properties = replace(state.properties, foreign=False, remote=remote)
@@ -166,7 +166,7 @@ class EvictJob(_SwapJob[int]):
             raise NotEvictable("it is empty")
         if status.st_nlink != 1:
             raise NotEvictable("its file has other names (hard links)")
-        if status.st_mode & ~_PERMISSIONS & 0o7777:
+        if stat.S_IMODE(status.st_mode) & ~(_PERMISSIONS | stat.S_ISVTX):  # the mark: of a stub that was written over
             raise NotEvictable("its file has special permission bits")
 
     def publish(self) -> int:
