@@ -7,13 +7,18 @@ byte at a time, ends at once (one that still connects, with its timeout): whoeve
 knows nothing of all this; it is given a session.
 
 A connection that was idle for IDLE_SECONDS_MAX is not used again: the service, or a firewall on the way, may have
-forgotten it, and a healthy link would seem to be down. Rejected: trying such a request once more after it failed, as
-who forgets a connection often answers nothing at all, and the first try then costs its whole timeout; generators as
-bodies of the SDK's own upload, which it reads whole into memory first.
+forgotten it, and a healthy link would seem to be down. One whose request is given up is reset, also when this process
+is killed: else the kernel would go on sending what it has of the request, for minutes and behind our back, and the
+service would do it once the link is there again, after what we did since.
+
+Rejected: trying once more what failed on a connection that was idle, as who forgets a connection often answers nothing
+at all, and the first try then costs its whole timeout; generators as bodies of the SDK's own upload, which it reads
+whole into memory first.
 """
 
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +44,8 @@ if TYPE_CHECKING:
 PIECE_BYTES_MAX: Final = 64 * 1024
 CONNECTIONS_MAX: Final = 64  # kept open, idle ones included
 IDLE_SECONDS_MAX: Final = 3.0  # before a connection's next request; Azurite ends one after 5 s, others later
+_RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER, on, for 0 s: close(2) throws away what was not sent
+_FINISH_AT_CLOSE: Final = struct.pack("ii", 0, 0)
 
 _current = threading.local()
 
@@ -203,8 +210,17 @@ def _shut(connection: HTTPConnection, errand: Errand) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
+def _linger(connection: "HTTPConnection | BaseHTTPConnection", how: bytes) -> None:
+    """What becomes of bytes that were not sent yet when the connection is closed."""
+    sock = connection.__dict__.get("sock")
+    if isinstance(sock, socket.socket):
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+
+
 def _note(connection: HTTPConnection) -> None:
     """The thread's errand, if any, uses the connection now."""
+    _linger(connection, _RESET_AT_CLOSE)
     errand: Errand | None = getattr(_current, "errand", None)
     connection.__dict__["errand"] = errand
     if errand is not None:
@@ -216,6 +232,7 @@ def _note(connection: HTTPConnection) -> None:
 def _idle(connection: "BaseHTTPConnection | None") -> "BaseHTTPConnection | None":
     """The connection as it goes back to its pool."""
     if connection is not None:
+        _linger(connection, _FINISH_AT_CLOSE)
         connection.__dict__["idle_since"] = time.monotonic()
     return connection
 
