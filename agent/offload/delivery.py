@@ -20,7 +20,8 @@ from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.cloud import Cloud
 from agent.offload.database import Queue
 from agent.offload.failures import CloudFailed, Fault, Kind, Request, found
-from agent.offload.gate import Gate
+from agent.offload.gate import FuseBlown, Gate
+from agent.offload.homes import AWAY, Homes
 from agent.offload.look import Looked, Stores
 from agent.offload.pace import SharedPace
 from agent.offload.rows import Copy, Failure, Row, Seen, Turn
@@ -70,6 +71,7 @@ class Delivery:
         self._rules: Final = rules
         self._cloud: Final = cloud
         self._gate: Final = gate
+        self._homes: Final = Homes(queue, stores)
         self._pace: Final = pace
         self._node: Final = node
         self._known_since: Final = known_since
@@ -119,6 +121,7 @@ class Delivery:
     async def _send(self, store: Store, row: Row, looked: Looked, errand: Errand) -> bool:
         """Send what the cloud lacks. A version that the queue knows to be there is compared, not believed: another may
         have been sent meanwhile, and tags and tier change without a new ETag."""
+        await self._homes.found(row.account, row.container)
         seen, (target, cloud_etag) = looked.seen, _place(row, looked)
         ref, remote = BlobRef(row.container, row.name), looked.blob.state.properties.remote
         guard = Guard(cloud_etag, Policy(looked.decision.conflict))
@@ -210,6 +213,8 @@ class Delivery:
             turn = Turn(now + int(fuse.SETTLE_SECONDS * SECOND_NS), decision.priority, decision.order_key)
             await self._queue(lambda queue: queue.deleted(row, turn, now))
             return False
+        if row.changed_at != fuse.CONFIRMED and await self._homes.is_away(row.account, row.container):
+            raise FuseBlown(AWAY)
         target, guard = Target(row.cloud_container, row.cloud_name), Guard(row.cloud_etag)
         work = functools.partial(delete, self._cloud, target, guard, errand, node=self._node)
         with contextlib.suppress(Conflict):  # somebody else's version is there: theirs to delete

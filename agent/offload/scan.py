@@ -23,6 +23,7 @@ from agent.offload.amounts import NANOSECONDS
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.delivery import MOUNT_ERRORS
+from agent.offload.homes import Homes
 from agent.offload.look import Stores, is_text, storable
 from agent.offload.queries import Known
 from agent.offload.rows import Change, Turn
@@ -81,6 +82,7 @@ class Scanner:
         self._stores: Final = stores
         self._queue: Final = queue
         self._rules: Final = rules
+        self._homes: Final = Homes(queue, stores)
         self._left: Places = {}  # as they are noted
         self.place: Place | None = None  # of the scan that is under way
 
@@ -139,8 +141,9 @@ class Scanner:
             place = await self._container(place)
 
     async def scan_container(self, account: str, container: str) -> None:
-        """Look at one container, which was itself made, changed or deleted. Raises as `scan`."""
+        """Look at one container, which was itself made, changed or deleted. Raises as `scan`, and MOUNT_ERRORS."""
         if account in self._stores.names() and self._rules.candidates(account, container):
+            await self._homes.meant(account, container)
             await self._container(Place(account, container), keep=False)
 
     async def _containers(self, account: str) -> list[str]:
@@ -154,6 +157,8 @@ class Scanner:
         while True:
             began = time.monotonic()
             states, end = await self._page(place)
+            if states:
+                await self._homes.found(place.account, place.container)
             changes, place = await self._compare(place, states, end)
             place = replace(place, start=end or "")
             await self._note(changes, place if keep else None)

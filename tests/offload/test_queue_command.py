@@ -138,6 +138,38 @@ def test_deletes_are_propagated_and_a_mass_delete_waits_for_a_confirmation(cloud
         node.until_in_cloud("deletes", {name: wanted[name] for name in list(wanted)[20:]})
 
 
+def test_few_blobs_whose_directory_is_away_keep_their_copies_and_a_container_that_was_deleted_does_not(
+    cloud_port: int, tmp_path: Path
+) -> None:
+    with edge(cloud_port, tmp_path, PROPAGATE) as node:
+        kept = {f"b{number}": b"%d" % number for number in range(3)}
+        for name in ("renamed", "covered", "emptied", "unwanted"):
+            blobs = node.container(name)
+            for blob, data in kept.items():
+                blobs.upload_blob(blob, data)
+            node.until_in_cloud(name, kept)
+        (node.root / "renamed").rename(tmp_path / "aside")
+        (node.root / "covered").rename(tmp_path / "unmounted")
+        (node.root / "covered").mkdir()
+        for blob in kept:
+            (node.root / "emptied" / blob).unlink()
+        node.local.delete_container("unwanted")
+        assert node.queue("scan").returncode == 0
+        for name in ("emptied", "unwanted"):
+            node.until_in_cloud(name, {})
+        node.until(lambda report: report["failed_rows"].get("fuse") == 6)
+        assert "bring it back" in node.rows("--container", "covered")[0]["error"]
+        assert node.in_cloud("renamed") == node.in_cloud("covered") == kept
+        (node.root / "covered").rmdir()
+        (tmp_path / "unmounted").rename(node.root / "covered")
+        assert node.queue("retry", "--failure", "fuse").returncode == 0
+        node.until(lambda report: report["failed_rows"].get("fuse") == 3)
+        assert {row["residency"] for row in node.rows("--container", "covered")} == {"copied"}
+        assert node.queue("resume", "--confirm-deletes").returncode == 0
+        node.until_in_cloud("renamed", {})
+        assert node.in_cloud("covered") == kept
+
+
 def test_drain_gives_up_when_its_time_is_over(cloud_port: int, tmp_path: Path) -> None:
     with edge(cloud_port, tmp_path) as node:
         node.proxy.fault = away
