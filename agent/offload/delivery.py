@@ -124,7 +124,10 @@ class Delivery:
         await self._homes.found(row.account, row.container)
         seen, (target, cloud_etag) = looked.seen, _place(row, looked)
         ref, remote = BlobRef(row.container, row.name), looked.blob.state.properties.remote
-        guard = Guard(cloud_etag, Policy(looked.decision.conflict))
+        policy = Policy(looked.decision.conflict)
+        if remote is not None and not self._is_its_own(row, looked.decision, target):
+            policy = Policy.EDGE_WINS  # what is there is another blob's: this one neither takes nor keeps it
+        guard = Guard(cloud_etag, policy)
         forgotten = not row.copied_at and seen.modified_ns < self._known_since
         known = bool(row.copied_at) and seen.etag == row.copied_etag
         alike = bool(cloud_etag) and row.size == seen.size > WHOLE_BYTES_MAX  # perhaps only described anew
@@ -216,7 +219,8 @@ class Delivery:
         if row.changed_at != fuse.CONFIRMED and await self._homes.is_away(row.account, row.container):
             raise FuseBlown(AWAY)
         target, guard = Target(row.cloud_container, row.cloud_name), Guard(row.cloud_etag)
-        work = functools.partial(delete, self._cloud, target, guard, errand, node=self._node)
+        version = "" if self._is_its_own(row, decision, target) else row.copied_etag
+        work = functools.partial(delete, self._cloud, target, guard, errand, node=self._node, version=version)
         with contextlib.suppress(Conflict):  # somebody else's version is there: theirs to delete
             async with self._gate.delete(row, target, decision.delete_fuse_percent):
                 await self._on_thread(work, errand)
@@ -232,6 +236,15 @@ class Delivery:
             with contextlib.suppress(Conflict):
                 await self._on_thread(work, errand)
         await self._queue(lambda queue: queue.gone(row))
+
+    def _is_its_own(self, row: Row, decision: Decision, place: Target) -> bool:
+        """Whether rules put this blob, and no other, at a place in the cloud. Where its copy is may be a stub's word,
+        and whoever can write on the mount can make a stub, or move one."""
+        if decision.target is not None and decision.target[:2] == place[:2]:
+            return True
+        blob = row.account, row.container, row.name
+        routes = (each.route for each in self._rules.candidates(row.account, row.container))
+        return any(route is not None and route.origin(place.container, place.name) == blob for route in routes)
 
     def _verdict(self, row: Row, now: int) -> Decision:
         """What the rules say of a blob that is not here any more, as it was last seen."""

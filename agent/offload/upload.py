@@ -404,9 +404,10 @@ class _Upload:
         return self.cloud.request(action, permission, self.target.container, self.target.name)
 
 
-def delete(cloud: Cloud, target: Target, guard: Guard, errand: Errand, *, node: str) -> None:
-    """Delete the blob in the cloud if it still has our version there; done when there is none. Snapshots stay: a blob
-    that has some is not deleted. Raises CloudFailed; Conflict, under every policy, for somebody else's version.
+def delete(cloud: Cloud, target: Target, guard: Guard, errand: Errand, *, node: str, version: str = "") -> None:
+    """Delete the blob in the cloud if it still has our version there; done when there is none. `version`: our ETag of
+    it, "" for any upload of ours: what we know of it may be a stub's word. Snapshots stay: a blob that has some is not
+    deleted. Raises CloudFailed; Conflict, under every policy, for somebody else's version.
     """
     blob = cloud.blob(target.container, target.name)
     deleting = cloud.request("Delete Blob", "d", target.container, target.name)
@@ -414,7 +415,8 @@ def delete(cloud: Cloud, target: Target, guard: Guard, errand: Errand, *, node: 
         seen = cloud.head(target.container, target.name, errand)
         if seen is None:
             return
-        if seen.etag != guard.cloud_etag and not seen.written_by(node):
+        ours = seen.written_by(node) and version in ("", seen.ours(ETAG))
+        if seen.etag != guard.cloud_etag and not ours:
             raise Conflict(deleting, seen)
         condition = _condition(seen.etag)
         try:

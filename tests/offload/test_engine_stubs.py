@@ -3,12 +3,17 @@
 import os
 from pathlib import Path
 
+import pytest
+from azure.core.exceptions import HttpResponseError
+
 from agent.offload.cloud import Cloud
 from agent.offload.identity import identity
 from agent.offload.source import source_of
 from agent.offload.transport import Errand
 from agent.offload.upload import Guard, upload
-from dataplane.blobapi.model import Remote
+from dataplane.blobapi.model import BlobProperties, Remote
+from dataplane.store.records import Record, encode, name_hash, seal_of
+from dataplane.store.recordstore import XATTR
 from dataplane.store.store import BlobRef, Store
 from tests.offload.engine_support import NOW, Edge, away, back, edge
 from tests.offload.upload_support import To, eventually, settings
@@ -120,6 +125,23 @@ def test_a_stub_whose_copy_somebody_replaced_waits_for_a_person(cloud_port: int,
         (row,) = node.rows("--container", "stub-replaced")
         assert "the stub here stands for" in row["error"]
         assert node.in_cloud("stub-replaced") == {"b": b"theirs"}
+
+
+def test_a_stub_that_somebody_forged_gets_nothing_of_another_blob(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path, CLOUD_WINS) as node:
+        blobs = node.container("forged")
+        node.cloud.create_container("forged-about").upload_blob("secret", b"not theirs to read")
+        path = node.root / "forged/b"
+        path.touch()
+        path.chmod(0o1400)
+        remote = Remote(5, bytes(16), "0x2", "forged-about", "secret", "0x1", 0, 0o644)
+        record = Record(seal_of(path.stat()), name_hash("forged", "b"), BlobProperties("0x1", 0, 0, remote=remote))
+        os.setxattr(path, XATTR, encode(record))
+        blobs.get_blob_client("b").set_blob_metadata({"look": "at it"})
+        node.until(lambda report: report["failed_rows"].get("operator"))
+        with pytest.raises(HttpResponseError):
+            blobs.download_blob("b").readall()
+        assert node.in_cloud("forged-about") == {"secret": b"not theirs to read"}
 
 
 def test_cloud_wins_puts_theirs_here_and_deletes_what_they_deleted(cloud_port: int, tmp_path: Path) -> None:

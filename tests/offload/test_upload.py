@@ -304,6 +304,8 @@ def test_delete_takes_away_our_version_only(world: World, tmp_path: Path) -> Non
     delete(world.cloud, target, Guard(first.cloud_etag), Errand(), node=NODE)  # an answer that was lost
     with source(tmp_path / "f", SMALL) as version:
         world.send(version)
+    with pytest.raises(Conflict):
+        delete(world.cloud, target, Guard(), Errand(), node=NODE, version="0xANOTHER")  # a stub's word for it
     delete(world.cloud, target, Guard(), Errand(), node=NODE)  # a crash forgot the ETag; it is ours
     world.container.upload_blob("b", b"theirs")
     with pytest.raises(Conflict):
