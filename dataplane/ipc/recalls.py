@@ -9,7 +9,8 @@ kernel keeps the borders of messages, so there is no framing.
                         Have         further ones
                         Failed       they do not come, and why; the reader then closes
     worker -> sidecar   Bring        the whole blob is needed here as a file (a copy, a snapshot, its blocks)
-    sidecar -> worker   Brought      it is: open it again
+    sidecar -> worker   Have         now and then, while its bytes come; silence says that nothing goes on
+                        Brought      it is: open it again
                         Failed
 
 A Want ends with the Have that reaches its end. The next one comes when all bytes before it were read, so they are not
@@ -65,7 +66,7 @@ class Bring:
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """Bytes up to `end` (exclusive) of the present Want can be read."""
+    """Bytes up to `end` (exclusive) of the present Want can be read; or, of a Bring, so many have come."""
 
     end: int
 

@@ -20,14 +20,13 @@ from typing import Any, Final, cast
 
 from dataplane.blobapi.model import BlobState
 from dataplane.ipc import recalls
-from dataplane.ipc.recalls import WINDOW_BYTES_MAX, Bring, Brought, Failed, Have, Want
+from dataplane.ipc.recalls import WINDOW_BYTES_MAX, Bring, Brought, Failed, Have, Message, Want
 from dataplane.server.diskpool import Kept
 from dataplane.server.recallrefusals import broken, busy_with, no_sidecar, refusal
 from dataplane.server.sidecarlink import SidecarLink, connected
 from dataplane.store.store import BlobRef, OpenBlob
 
 SILENCE_SECONDS_MAX: Final = 60.0  # without a byte for a reader; the link's own time-outs are shorter
-BRING_SECONDS_MAX: Final = 3600.0  # for a whole blob, of which nothing is told before it is here
 LOOKS_COUNT_MAX: Final = 4  # at a blob that is another each time
 CONNECT_SECONDS_MAX: Final = 2.0  # while the socket's queue is full
 CONNECT_PAUSE_SECONDS: Final = 0.02
@@ -90,9 +89,11 @@ class Recalls:
         connection = await self.connect()
         try:
             connection.send(Bring(account, ref.container, ref.name, etag))
-            answer, fd = await connection.receive(BRING_SECONDS_MAX)
-            if fd is not None:
-                os.close(fd)
+            answer: Message = Have(0)
+            while isinstance(answer, Have):
+                answer, fd = await connection.receive(SILENCE_SECONDS_MAX)
+                if fd is not None:
+                    os.close(fd)
             if isinstance(answer, Failed) and answer.why != "changed":
                 raise refusal(answer)
             if not isinstance(answer, Brought | Failed):

@@ -118,6 +118,25 @@ async def test_a_whole_file_is_brought(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.trio
+async def test_while_a_file_is_brought_the_worker_hears_of_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BRING_TELL_SECONDS", 0.0)
+    async with running(world.cloud, tmp_path) as made:
+        key = stub(made, world, "long", os.urandom(8 * MIB))
+        async with Worker(made.socket_path) as worker:
+            await worker.say(Bring(*key))
+            told = [await worker.hear()]
+            while isinstance(told[-1], Have):
+                told.append(await worker.hear())
+        ends = [each.end for each in told if isinstance(each, Have)]
+        assert told[-1] == Brought()
+        assert ends == sorted(set(ends))
+        assert 0 < ends[0] <= ends[-1] <= 8 * MIB
+        assert not made.is_stub(key)
+
+
+@pytest.mark.trio
 async def test_no_byte_is_an_answer_too(world: World, tmp_path: Path) -> None:
     async with running(world.cloud, tmp_path) as made:
         key = stub(made, world, "some", b"x" * 10)

@@ -41,6 +41,7 @@ class FakeSidecar:
         self.on_bring: Callable[[Bring], None] = lambda bring: None
         self.wants: list[Want] = []
         self.brings: list[Bring] = []
+        self.bring_told = 0  # times that the next Bring hears of its bytes before it is done
         self.connections = 0  # now
         self._lock = threading.Lock()
         self._links: set[socket.socket] = set()
@@ -112,6 +113,9 @@ class FakeSidecar:
         elif etag != message.etag:
             _send(link, Failed("changed", "The blob is another version."))
         elif isinstance(message, Bring):
+            while self.bring_told:
+                self.bring_told -= 1
+                _send(link, Have(1))
             self.on_bring(message)
             _send(link, Brought())
         else:

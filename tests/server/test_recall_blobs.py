@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from dataplane.blobapi import limits, structured
 from dataplane.blobapi.checksums import crc64, crc64_bytes
 from dataplane.blobapi.model import LOST, Remote
 from dataplane.ipc.recalls import WINDOW_BYTES_MAX, Bring, Failed
+from dataplane.server import recalls
 from dataplane.store.store import BlobRef, Store
 from tests.server.fakesidecar import WAIT_SECONDS, FakeSidecar
 from tests.server.test_copies import SECOND, SECOND_ACCOUNT_KEY, TwoAccounts, token, url
@@ -228,6 +230,31 @@ def test_another_version_is_looked_at_again(node: Node, client: WireClient, blob
     node.sidecar.wants.clear()
     answer = client.request("GET", blob)
     assert (answer.body, answer.headers[RESIDENCY], wants(node)) == (BODY, "local", [])
+
+
+def test_word_of_a_blob_that_is_brought_is_waited_on(node: Node, client: WireClient, blob: str) -> None:
+    node.sidecar.bring_told = 3
+    assert client.request("PUT", blob, {"comp": "snapshot"}).status == 201
+    assert not node.sidecar.bring_told
+
+
+def test_a_sidecar_that_is_silent_while_it_brings_a_blob(
+    node: Node, client: WireClient, blob: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recalls, "SILENCE_SECONDS_MAX", 0.05)
+    released = threading.Event()
+
+    def bring(_: Bring) -> None:
+        assert released.wait(WAIT_SECONDS)
+
+    node.sidecar.on_bring = bring
+    try:
+        answer = client.request("PUT", blob, {"comp": "snapshot"})
+    finally:
+        released.set()
+        node.sidecar.on_bring = node.bring
+    assert (answer.status, answer.headers["x-ms-error-code"]) == (503, "ServerBusy")
+    assert int(answer.headers["retry-after"]) > 0
 
 
 def test_one_that_changes_for_ever(node: Node, client: WireClient, blob: str) -> None:

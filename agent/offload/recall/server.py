@@ -26,6 +26,7 @@ log = logging.getLogger("blobedge.offload")
 SOCKET_MODE: Final = 0o600
 BACKLOG_COUNT: Final = 128
 READERS_COUNT_MAX: Final = 1024
+BRING_TELL_SECONDS: Final = 5.0  # a worker waits for a minute of silence
 ACCEPT_AGAIN_SECONDS: Final = 0.1  # after a lack of descriptors
 
 
@@ -130,7 +131,7 @@ class _Conversation:
     async def _answer(self, message: Want | Bring, scope: trio.CancelScope) -> None:
         try:
             if isinstance(message, Bring):
-                await self._recalls.bring(message.account, message.container, message.name)
+                await self._bring(message)
                 answer: Message | None = Brought()
             else:
                 await self._recalls.read(self._reader, message, self._tell)
@@ -148,6 +149,33 @@ class _Conversation:
         self._answering = False
         if answer is not None:
             await _send(self._connection, answer)
+
+    async def _bring(self, message: Bring) -> None:
+        """Raises what `Recalls.bring` does, and OSError. Says what came every BRING_TELL_SECONDS."""
+        came = 0
+        failure: Exception | None = None
+
+        def progress(count: int) -> None:
+            nonlocal came
+            came += count
+
+        async def tell() -> None:
+            told = 0
+            while True:
+                await trio.sleep(BRING_TELL_SECONDS)
+                if came > told:
+                    told = came
+                    await _send(self._connection, Have(told))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell)
+            try:
+                await self._recalls.bring(message.account, message.container, message.name, progress)
+            except Exception as error:  # to be raised out here, in no group
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def _tell(self, end: int, fd: int) -> None:
         if self._reader.want is not None and end == self._reader.want.offset + self._reader.want.length:
