@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -35,11 +35,13 @@ EXIT_SPAWN_FAILED: Final = 127  # as a shell says it; the process never was
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a child is started with: its program (`--control-fd N` is appended), Start document and descriptors."""
+    """What a child is started with: its program (`--control-fd N` is appended), Start document and descriptors; and
+    variables of its environment, where ours does not say otherwise."""
 
     command: tuple[str, ...]
     settings: dict[str, Any]
     fds: tuple[int, ...]
+    variables: Mapping[str, str]
 
 
 class Child:
@@ -189,7 +191,7 @@ class Child:
             process = await trio.lowlevel.open_process(
                 [*self._launch.command, "--control-fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), self.slot.fd, *self._launch.fds],
-                env=_environment(),
+                env={**self._launch.variables, **_environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),  # stdout is for the ready lines
                 process_group=0,

@@ -111,7 +111,7 @@ class Fleet:
         fds = tuple(sock.fileno() for _, share in shares for sock in share)
 
         def launch(slot_fd: int) -> Launch:
-            return Launch(self._command, to_json(worker_settings(plan, number, bounds, slot_fd)), fds)
+            return Launch(self._command, to_json(worker_settings(plan, number, bounds, slot_fd)), fds, {})
 
         child = Child("worker", number, self.slots.take(), launch, self._gave_up)
         self._nursery.start_soon(functools.partial(self._run, child))

@@ -26,6 +26,13 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
     return lambda text: [message for message in caplog.messages if text in message]
 
 
+def environment(pid: int) -> dict[str, str]:
+    """What a process was started with of what `sidecar.MEMORY` names."""
+    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    variables = dict(entry.partition("=")[::2] for entry in entries)
+    return {name: variables[name] for name in sidecar.MEMORY if name in variables}
+
+
 async def serving(service: Service) -> Child:
     """The sidecar, when it is ready."""
     child = service.sidecar.child
@@ -87,5 +94,21 @@ def test_a_successor_that_crashes_changes_nothing(tmp_path: Path, monkeypatch: p
         assert service.sidecar.child is child
         assert child.ready.is_set()
         assert child.state is policy.State.RUNNING
+
+    assert run(scenario, make_plan(tmp_path, 1), with_sidecar=True) == 0
+
+
+@pytest.mark.parametrize("own", [None, "8"])
+def test_its_memory_goes_back_to_the_system_and_the_operators_word_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    if own is None:
+        monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    else:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", own)
+
+    async def scenario(service: Service) -> None:
+        child = await serving(service)
+        assert environment(child.pid) == {**sidecar.MEMORY, **({} if own is None else {"MALLOC_ARENA_MAX": own})}
 
     assert run(scenario, make_plan(tmp_path, 1), with_sidecar=True) == 0
