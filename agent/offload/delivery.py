@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from agent.offload import fuse
+from agent.offload import fuse, keep
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.cloud import Cloud
 from agent.offload.database import Queue
@@ -88,9 +88,29 @@ class Delivery:
         if looked is None:
             return await self._missing(row, errand, now)
         with contextlib.closing(looked.blob):
+            if await self._is_moved_stub(row, looked, errand):
+                return True
             if await self._is_known_stub(row, looked, now) or not await self._is_due(row, looked, now):
                 return False
             return await self._send(store, row, looked, errand)
+
+    async def _is_moved_stub(self, row: Row, looked: Looked, errand: Errand) -> bool:
+        """Whether it is a stub that somebody gave another name on the mount; it has a copy of its own then, as the old
+        name's goes with that name's next version. The row stays as it is, and is taken again."""
+        remote, target = looked.blob.state.properties.remote, looked.decision.target
+        if remote is None or target is None or remote == LOST:
+            return False
+        place = Target(remote.container, remote.name)
+        senders = self._rules.senders(*place[:2]) - {_blob(row)}
+        kept = place.container == target.container and keep.is_beside(target.name, place.name)
+        if not senders or kept or self._is_its_own(row, looked.decision, place):
+            return False
+        work = functools.partial(_copy_elsewhere, self._cloud, remote, target, errand)
+        async with self._gate.upload(target, 0, errand):
+            now = await self._on_thread(work, errand)
+        log.info("a stub that was moved to %s/%s/%a has its copy with it", row.account, row.container, row.name)
+        await self._pointed(row, looked.seen, now)
+        return True
 
     async def _is_known_stub(self, row: Row, looked: Looked, now: int) -> bool:
         """Report a stub that has nothing to tell the cloud. One that the queue knew already has: its tags or tier."""
@@ -160,8 +180,10 @@ class Delivery:
     async def _retarget(self, row: Row, seen: Seen, remote: Remote, copy: Copy) -> bool:
         """Have a stub know its copy as it is now. False: its bytes came back meanwhile, or it changed again."""
         now = replace(remote, etag=copy.cloud_etag, version=seen.etag)
-        if now == remote:
-            return True
+        return now == remote or await self._pointed(row, seen, now)
+
+    async def _pointed(self, row: Row, seen: Seen, now: Remote) -> bool:
+        """Have a stub of this version say where its bytes are now. False: there is no such stub any more."""
 
         def retarget(store: Store) -> bool:
             try:
@@ -240,11 +262,8 @@ class Delivery:
     def _is_its_own(self, row: Row, decision: Decision, place: Target) -> bool:
         """Whether rules put this blob, and no other, at a place in the cloud. Where its copy is may be a stub's word,
         and whoever can write on the mount can make a stub, or move one."""
-        if decision.target is not None and decision.target[:2] == place[:2]:
-            return True
-        blob = row.account, row.container, row.name
-        routes = (each.route for each in self._rules.candidates(row.account, row.container))
-        return any(route is not None and route.origin(place.container, place.name) == blob for route in routes)
+        target = decision.target and decision.target[:2]
+        return target == place[:2] or _blob(row) in self._rules.senders(*place[:2])
 
     def _verdict(self, row: Row, now: int) -> Decision:
         """What the rules say of a blob that is not here any more, as it was last seen."""
@@ -297,6 +316,19 @@ def _place(row: Row, looked: Looked) -> tuple[Target, str]:
         target = Target(row.cloud_container, row.cloud_name, target.tier)
     here = (row.cloud_container, row.cloud_name) == (target.container, target.name)
     return target, row.cloud_etag if here and row.copied_at else ""
+
+
+def _blob(row: Row) -> tuple[str, str, str]:
+    return row.account, row.container, row.name
+
+
+def _copy_elsewhere(cloud: Cloud, remote: Remote, target: Target, errand: Errand) -> Remote:
+    """Have what a stub stands for at a place of its own too. Raises CloudFailed. Blocking."""
+    seen = cloud.head(remote.container, remote.name, errand)
+    if seen is None or (seen.facts.size, seen.md5) != (remote.size, remote.md5):
+        raise found("CopyGone", cloud.request("Get Blob Properties", "r", remote.container, remote.name))
+    name, etag = keep.elsewhere(cloud, (remote.container, remote.name), target[:2], seen, errand)
+    return replace(remote, etag=etag, container=target.container, name=name)
 
 
 def mount_failure(error: Exception, now: int) -> Failure:

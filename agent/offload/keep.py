@@ -1,4 +1,5 @@
-"""Keeping somebody else's version: the service copies it beside the blob before ours replaces it.
+"""Keeping a version that something else is to take the place of: the service copies it beside the blob. Somebody
+else's, before ours replaces it; ours, of which a stub was moved here to another name (`elsewhere`).
 
 It goes to `NAME.conflict-<ETag in hexadecimal>`, in the same container. The name is made of the version, so a copy that
 was interrupted is found again, and the same version is never kept twice. Nothing goes through the node. The copy
@@ -22,21 +23,47 @@ from agent.offload.verify import Seen
 NAME_CHARACTERS_MAX: Final = 1024  # REST page "Naming and referencing containers, blobs, and metadata"
 COPY_SECONDS_MAX: Final = 600.0  # copies within an account take milliseconds to seconds
 POLL_SECONDS: Final = 0.5
+_SUFFIX: Final = ".conflict-"
 _BROKEN: Final = ("failed", "aborted")
 
 
 def conflict_name(name: str, etag: str) -> str:
     """Where the version with this ETag of the cloud's is kept. A name that would be too long for Azure is cut."""
-    suffix = ".conflict-" + re.sub(r"[^0-9a-z]", "", etag.strip('"').lower().removeprefix("0x"))
+    suffix = _SUFFIX + re.sub(r"[^0-9a-z]", "", etag.strip('"').lower().removeprefix("0x"))
     return name[: NAME_CHARACTERS_MAX - len(suffix)] + suffix
+
+
+def is_beside(name: str, kept_as: str) -> bool:
+    """Whether this is where a version of a blob would be kept."""
+    _, suffix, etag = kept_as.rpartition(_SUFFIX)
+    return bool(suffix) and conflict_name(name, etag) == kept_as
 
 
 def beside(cloud: Cloud, container: str, name: str, seen: Seen, errand: Errand) -> str:
     """Have the version `seen` kept, verified; the name it has now. Raises CloudFailed; the blob is as it was then.
     A CONFLICT means that it is not the version any more that the cloud has."""
     kept_as = conflict_name(name, seen.etag)
-    source, kept = cloud.blob(container, name), cloud.blob(container, kept_as)
-    request = cloud.request("Copy Blob", "wr", container, kept_as)
+    if _copied(cloud, cloud.blob(container, name), cloud.blob(container, kept_as), seen, errand) is None:
+        raise found("CopyFailed", cloud.request("Copy Blob", "wr", container, kept_as))
+    return kept_as
+
+
+def elsewhere(
+    cloud: Cloud, source: tuple[str, str], target: tuple[str, str], seen: Seen, errand: Errand
+) -> tuple[str, str]:
+    """Have the version `seen` of `source` at `target` as well, or beside that where something else is there: the name
+    that it has, and its ETag. Raises CloudFailed as `beside` does."""
+    container, wanted = target
+    for name in (wanted, conflict_name(wanted, seen.etag)):
+        etag = _copied(cloud, cloud.blob(*source), cloud.blob(container, name), seen, errand)
+        if etag is not None:
+            return name, etag
+    raise found("CopyFailed", cloud.request("Copy Blob", "wr", container, wanted))
+
+
+def _copied(cloud: Cloud, source: BlobClient, kept: BlobClient, seen: Seen, errand: Errand) -> str | None:
+    """The ETag of the copy, verified. None when something else is there. Raises CloudFailed."""
+    request = cloud.request("Copy Blob", "wr", str(kept.container_name), str(kept.blob_name))
     there = cloud.properties(kept, request, errand)
     if there is None or there.copy.status in _BROKEN:
         _start(cloud, source, kept, seen, there, errand)
@@ -45,9 +72,10 @@ def beside(cloud: Cloud, container: str, name: str, seen: Seen, errand: Errand) 
         if time.monotonic() > end:
             raise found("CopyFailed", request)
         errand.rest(POLL_SECONDS)
-    if there is None or there.copy.status in _BROKEN or seen_of(there).facts != seen.facts:
+    if there is None or there.copy.status in _BROKEN:
         raise found("CopyFailed", request)
-    return kept_as
+    present = seen_of(there)
+    return present.etag if present.facts == seen.facts else None
 
 
 def _start(

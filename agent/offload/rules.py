@@ -173,6 +173,11 @@ class Rules:
             self._of_container[account, container] = found
         return found
 
+    def senders(self, container: str, name: str) -> set[tuple[str, str, str]]:
+        """The (account, container, name) of the blobs that go to a place in the cloud, as far as it can be read."""
+        routes = (each.route for each in self._compiled if each.route is not None)
+        return {found for route in routes if (found := route.origin(container, name)) is not None}
+
     def mismatches(self, subject: Subject) -> list[str]:
         """For each rule the first condition that the blob does not meet, "" for one that matches. For people."""
         return [_mismatch(each, subject) for each in self._compiled]
