@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from agent.offload.asyncqueue import AsyncQueue
+from agent.offload.database import Queue
+from agent.offload.opening import DamagedDatabase
 from agent.offload.reconcile import listed, mountside
 from agent.offload.reconcile.course import Wish
 from agent.offload.reconcile.reconciler import UNDER_WAY, Busy
@@ -52,6 +55,24 @@ async def test_a_lost_database_is_made_again_without_asking_for_a_single_blob(no
     assert after == before
     assert node.world.proxy.count("HEAD") == 0
     assert differences(dict((await node.reconcile()).found)) == {}
+
+
+async def test_the_queues_file_is_checked_before_everything_is_mended_and_not_for_a_look(node: Node) -> None:
+    names = [f"unmistakable {number}" for number in range(3)]
+    for name in names:
+        node.put(name)
+    node.send(*names)
+    path = node.queue.queue.path
+    node.queue.queue.close()
+    content = bytearray(path.read_bytes())
+    content[content.index(names[1].encode())] ^= 1  # in the row, or in its index
+    path.write_bytes(content)
+    node.queue = AsyncQueue(Queue(path))
+    node.reopen()
+    await node.reconcile(fast=False)
+    await node.reconcile(fast=False, account=ACCOUNT, container="other", repair=True)
+    with pytest.RaisesGroup(DamagedDatabase, flatten_subgroups=True):
+        await node.reconcile(fast=False, repair=True)
 
 
 async def test_only_a_report_changes_nothing(node: Node) -> None:

@@ -47,6 +47,12 @@ class Wish:
         """Whether anything may be changed."""
         return self.repair or self.restore
 
+    @property
+    def doubts_queue(self) -> bool:
+        """Whether the queue's file is checked first: an operator has everything mended. One that is damaged is made
+        anew then, which is no answer to a question, nor to a doubt about a single container."""
+        return self.mends and not self.fast and not self.account
+
 
 @dataclass(frozen=True, slots=True)
 class Course:

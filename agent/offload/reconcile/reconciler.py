@@ -86,6 +86,7 @@ class Reconciler:
         self._ledger: Final = Ledger(state / LEDGER_FILE)
         self._thread: Final = trio.CapacityLimiter(1)  # of the ledger
         self._asked = trio.Event()
+        self._checked = 0  # the `began` of the one for which the queue's file was checked
         self.course: Course | None = None  # that is under way
         self.last: Course | None = None
         self.problem = ""  # why the one that is under way does not go on
@@ -157,11 +158,14 @@ class Reconciler:
             await trio.sleep(RETRY_SECONDS)
 
     async def _go(self, now: Course) -> None:
-        """From where it is to its end. Raises CloudFailed, LedgerError, QueueError."""
+        """From where it is to its end. Raises CloudFailed, LedgerError, QueueError: DamagedDatabase among them."""
         age = (time.time_ns() - now.began) / _SECOND_NS
         begins = (now.phase, now.container, now.start) == (Phase.LIST, "", "")
         if not begins and not 0 <= age < course.LISTING_SECONDS_MAX:
             now, begins = Course(wish=now.wish, began=now.began), True
+        if begins and now.wish.doubts_queue and self._checked != now.began:
+            await self._queue(lambda queue: queue.verify())
+            self._checked = now.began
         await self._on_thread(partial(self._ledger.open, empty=begins))
         try:
             if now.phase is Phase.LIST:
