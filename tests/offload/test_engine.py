@@ -38,6 +38,14 @@ def test_a_blob_that_is_put_arrives_with_its_bytes_and_properties(cloud_port: in
         assert there.metadata["blobedge_etag"] == blobs.get_blob_client("a/b.txt").get_blob_properties().etag.strip('"')
 
 
+def test_the_sidecar_has_one_client_of_http_in_memory(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        (pid,) = node.service.pids("sidecar")
+        loaded = Path(f"/proc/{pid}/maps").read_text()
+        assert "_ssl" in loaded  # it lists libraries
+        assert "/aiohttp/" not in loaded
+
+
 def test_the_newest_of_many_versions_is_in_the_cloud(cloud_port: int, tmp_path: Path) -> None:
     with edge(cloud_port, tmp_path) as node:
         blobs = node.container("newest")
