@@ -49,10 +49,12 @@ _NOTHING: Final = Seal(0, 0, 0)  # what a planted stub takes the place of
 
 
 class _SwapJob(_BlobJob[T]):
-    """What those have in common that put a file of their own into the blob's place."""
+    """What those have in common that put a file of their own into the blob's place. Durable whatever the container is:
+    `relaxed` is about what clients wrote lately, and these replace what was safe long ago."""
 
     def __init__(self, place: Place, trash: Trash, name: str) -> None:
         super().__init__(place, trash, name)
+        self.durable = True
         self._coming: StagedFile | None = None
         self._record: Record | None = None
         self._swap: Swap | None = None
@@ -183,7 +185,9 @@ class EvictJob(_SwapJob[int]):
 
 class RecallJob(_SwapJob[BlobState]):
     """A whole file, whose bytes were verified, takes the place of a stub. `md5`, when it is known, tells which stub it
-    may be besides the one with this ETag: properties that were changed since are those of the same bytes."""
+    is instead of the ETag: properties that were changed since are those of the same bytes."""
+
+    needs_prepare = True
 
     def __init__(
         self, place: Place, trash: Trash, name: str, staged: StagedFile, etag: str, md5: bytes | None = None
@@ -192,11 +196,9 @@ class RecallJob(_SwapJob[BlobState]):
         self._staged: Final = staged
         self._etag: Final = etag
         self._md5: Final = md5
-        self.needs_prepare = self.durable
 
     def prepare(self) -> None:
-        if self.durable:
-            self._staged.sync()
+        self._staged.sync()
 
     def publish(self) -> BlobState:
         with self.mount.lock(self.lock_key()):
@@ -214,10 +216,12 @@ class RecallJob(_SwapJob[BlobState]):
     def _filled(self, found: Found, state: BlobState) -> BlobProperties:
         """Make the staged file the one that the stub stands for; the blob's properties from here on."""
         remote = state.properties.remote
-        if remote is None or remote == LOST or not (state.properties.etag == self._etag or remote.md5 == self._md5):
+        if remote is None or remote == LOST or remote.size != self._staged.size:
             raise NotAStub
-        if not self._staged.size == os.fstat(self._staged.fd).st_size == remote.size:
-            raise ValueError("a recalled file of another size than the blob")
+        if remote.md5 != self._md5 if self._md5 is not None else state.properties.etag != self._etag:
+            raise NotAStub
+        if os.fstat(self._staged.fd).st_size != self._staged.size:
+            raise ValueError("a recalled file of another size than it was said to have")
         self._coming = self._staged.moved_to(self.mount.swaps_fd, name_for(found.seal))
         properties = replace(state.properties, remote=None)
         _give(self._coming.fd, os.fstat(found.fd), remote.mode & _PERMISSIONS)

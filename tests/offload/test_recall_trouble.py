@@ -15,7 +15,10 @@ from agent.offload.look import Stores
 from agent.offload.recall import leftovers, shelf
 from agent.offload.recall.reasons import NotComing
 from agent.offload.recall.shelf import Key, Shelf, Space
+from dataplane.blobapi.model import Remote
 from dataplane.ipc.recalls import Failed, Want
+from dataplane.store.errors import NotEvictable
+from dataplane.store.staging import StagedFile
 from dataplane.store.store import Store
 from tests.offload.azurite import Exchange
 from tests.offload.lab.proxy import Proxy
@@ -43,6 +46,40 @@ async def why(made: Node, key: Key, start: int, end: int) -> str:
         heard = await worker.read(key, start, end)
     assert isinstance(heard, Failed), heard
     return heard.why
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("forged", ["owner", "size"])
+async def test_a_stub_that_somebody_forges_ends_its_own_recall_only(
+    forged: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is another user's, or it stands for a blob of another size once the bytes have come."""
+
+    def give(*_: object) -> None:
+        raise NotEvictable("its file belongs to another user")
+
+    async with running(world.cloud, tmp_path) as made:
+        data = os.urandom(MIB)
+        key, other = stub(made, world, "forged", data), stub(made, world, "other", data)
+        if forged == "owner":
+            monkeypatch.setattr("dataplane.store.stubs._give", give)
+        else:
+            swap = Shelf.swap
+
+            async def late(self: Shelf, key: Key, remote: Remote, staged: StagedFile) -> str | None:
+                more = replace(remote, size=remote.size + 1)
+                made.store.run(made.store.retarget(key.ref(), key.etag, more))
+                return await swap(self, key, remote, staged)
+
+            monkeypatch.setattr(Shelf, "swap", late)
+        async with Worker(made.socket_path) as worker:
+            assert await worker.read(key, 0, MIB) == data
+        await eventually(lambda: made.recalls.document()["open"] == 0)
+        assert made.is_stub(key)
+        monkeypatch.undo()
+        async with Worker(made.socket_path) as worker:
+            assert await worker.read(other, 0, MIB) == data
+        await eventually(lambda: not made.is_stub(other))
 
 
 # --- the copy ----------------------------------------------------------------------------------------------------

@@ -444,13 +444,37 @@ def test_a_recall_gives_way_to_every_change(store: Store, root: Path) -> None:
     assert read(store, REF.name) is None
     again = put(store, REF.name, DATA)
     evict(store)
-    with pytest.raises(ValueError, match="another size"):
+    with pytest.raises(NotAStub):
         recall(store, again.properties.etag, data=DATA[1:])
+    with pytest.raises(NotAStub):  # somebody else's stub by now, with the same ETag
+        recall(store, again.properties.etag, data=DATA[::-1], md5=hashlib.md5(DATA[::-1]).digest())
     assert leftovers(root) == []
     assert recall(store, again.properties.etag) == again
 
 
 # --- planting and pointing elsewhere ----------------------------------------------------------------------------------
+
+
+def test_what_was_safe_stays_so_in_a_relaxed_container(tmp_path: Path) -> None:
+    """The bytes that come back are on the disk before the stub goes, which leads to the copy."""
+    store = Store(str(tmp_path), durable=False)
+    make(store)
+    written = put(store, REF.name, DATA)
+    evict(store)
+    synced: list[int] = []
+    before: list[list[int]] = []
+
+    def on_call(name: str, proceed: Callable[[], Any], args: Any, kwargs: Any) -> Any:
+        if name == "fsync":
+            synced.append(os.fstat(args[0]).st_ino)
+        elif name == "exchange":
+            before.append(list(synced))
+        return proceed()
+
+    with kernel.watched(on_call):
+        recall(store, written.properties.etag)
+    assert (tmp_path / "box" / REF.name).stat().st_ino in before[0]
+    store.close()
 
 
 def test_a_stub_is_planted_where_nothing_is(store: Store, root: Path) -> None:

@@ -12,7 +12,7 @@ from agent.offload.failures import CloudFailed, Kind
 from agent.offload.recall.fetch import OtherContent
 from dataplane.blobapi.errors import BlobError
 from dataplane.ipc.recalls import Failed, Why
-from dataplane.store.errors import FormatTooNew, NameNotStorable, NoSpace, StoreError
+from dataplane.store.errors import FormatTooNew, NameNotStorable, NoSpace, NotEvictable, StoreError
 
 _TEXTS: Final = MappingProxyType({
     "offline": "The bytes of this blob are in the cloud, and there is no way to the cloud now.",
@@ -26,8 +26,8 @@ _RETRY_SECONDS: Final = MappingProxyType({"offline": 5, "changed": 1})  # probes
 RETRY_SECONDS: Final = 30
 _ARCHIVED: Final = frozenset({"BlobArchived", "BlobBeingRehydrated"})
 _GONE: Final = frozenset({"BlobNotFound", "ContainerNotFound", "ContainerBeingDeleted"})
-#: What a mount, or a configuration that has changed, may raise.
-MOUNT_ERRORS: Final = (StoreError, BlobError, OSError, KeyError, FormatTooNew, NameNotStorable)
+#: What a mount, a stub that somebody else made on it, or a configuration that has changed, may raise.
+MOUNT_ERRORS: Final = (StoreError, BlobError, OSError, KeyError, FormatTooNew, NameNotStorable, NotEvictable)
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
