@@ -10,6 +10,9 @@
     cloud      Azurite and the proxy before it, ready to be used
     edge       the node: the product, started in the edge namespace
     oracle     node against cloud, blob by blob
+    faces      what clients see of blobs without reading them
+    freeing    eviction, and what it freed
+    training   processes that read everything
 
 Root only, and only with nft and Azurite (tools/test installs them): `need()` says what is missing.
 Nothing can leave the machine: no namespace has a default route, which is asserted before a byte is sent and again

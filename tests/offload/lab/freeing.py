@@ -15,6 +15,7 @@ from .oracle import Freed, versions
 from .traffic import Blob
 
 EVICT_SECONDS_MAX: Final = 120.0
+_BLOCK_BYTES: Final = 512  # stat(2)
 _DONE: Final = (0, 1)  # 1: some had to stay, and it said why
 
 
@@ -42,3 +43,9 @@ def evict(node: Edge, container: str, prefix: str = "") -> list[Freed]:
     with node.service() as service:
         now = versions(service, container)
     return [Freed(blob, now[blob].etag, when) for blob in sorted(stubs(node, container) - before)]
+
+
+def allocated(node: Edge) -> int:
+    """Return the bytes of disk blocks that all files of the account have, its staging included."""
+    found = (path.lstat() for path in node.root.rglob("*"))
+    return sum(status.st_blocks for status in found if stat.S_ISREG(status.st_mode)) * _BLOCK_BYTES
