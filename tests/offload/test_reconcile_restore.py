@@ -9,7 +9,7 @@ from azure.core.exceptions import DecodeError
 from azure.storage.blob import BlobBlock, ContentSettings
 
 from agent.offload.reconcile.listed import Entry, parse
-from agent.offload.reconcile.verdict import Kind
+from agent.offload.reconcile.verdict import Kind, of_absent
 from agent.offload.rows import Turn
 from agent.offload.states import Residency
 from dataplane.blobapi.model import AccessTier, BlobState
@@ -68,6 +68,7 @@ async def test_what_is_here_is_never_replaced_and_what_is_deleted_here_stays_so(
     for name in ("newer", "going", "lost"):
         node.put(name, name.encode())
     node.send("newer", "going", "lost")
+    assert of_absent(node.row("lost")) is Kind.WAITING  # until the queue has heard that it is gone, too
     node.put("newer", b"written since")
     for name in ("going", "lost"):
         (node.root / HERE / name).unlink()

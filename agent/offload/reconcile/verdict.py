@@ -113,9 +113,9 @@ def of_copy(entry: Entry, nodes: str) -> Kind | None:
 
 
 def of_absent(row: Row | None) -> Kind:
-    """A copy of ours whose blob is not here."""
-    active = row is not None and row.residency in (Residency.GOING, Residency.QUEUED)
-    return Kind.WAITING if active else Kind.COPY_WITHOUT_BLOB
+    """A copy of ours whose blob is not here. One that the queue still knows was deleted just now, for all we know: what
+    a client deletes is not brought back before that is through."""
+    return Kind.WAITING if row is not None else Kind.COPY_WITHOUT_BLOB
 
 
 def is_version(here: Here, entry: Entry) -> bool:
