@@ -28,7 +28,7 @@ _ENTRIES: Final = f"SELECT {_PLACE} FROM {_COLD} AND container_id = ? AND ({_PLA
 _UNUSED: Final = " AND read_before_at < ? AND used_at < ?"
 _TOTALS: Final = f"""
 SELECT c.account, c.container, t.blobs, t.bytes FROM (
-SELECT container_id, count(*) AS blobs, sum(size) AS bytes FROM {_COLD} GROUP BY container_id
+SELECT container_id, count(*) AS blobs, CAST(total(size) AS INTEGER) AS bytes FROM {_COLD} GROUP BY container_id
 ) t JOIN containers c ON c.id = t.container_id ORDER BY 1, 2"""
 
 

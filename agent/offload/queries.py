@@ -123,10 +123,12 @@ def page(connection: sqlite3.Connection, wanted: Filter, after: str | None, limi
 
 
 def counts(connection: sqlite3.Connection) -> list[Total]:
-    """Totals per container, residency and hold; about 0.15 s for a million rows, out of one index."""
+    """Totals per container, residency and hold; about 0.15 s for a million rows, out of one index. Bytes by `total`, as
+    `sum` fails where sparse files of a mount add up to more than an integer holds."""
     found = connection.execute(
         "SELECT c.account, c.container, t.residency, t.hold, t.blobs, t.bytes, t.oldest FROM ("
-        "SELECT residency, hold, container_id, count(*) AS blobs, sum(size) AS bytes, min(changed_at) AS oldest "
+        "SELECT residency, hold, container_id, count(*) AS blobs, CAST(total(size) AS INTEGER) AS bytes, "
+        "min(changed_at) AS oldest "
         "FROM blobs INDEXED BY blobs_by_state GROUP BY residency, hold, container_id"
         ") t JOIN containers c ON c.id = t.container_id ORDER BY 1, 2, 3, 4"
     )

@@ -81,6 +81,7 @@ def _check_copy(copy: CopyState) -> None:
 
 def _check_remote(remote: Remote) -> None:
     _check_texts(remote.container, remote.name)
+    f"{remote.container}/{remote.name}".encode()  # bytes that are no text name nothing in the cloud
     _check_etag(remote.etag)
     _check_etag(remote.version)
     if len(remote.md5) != _MD5_BYTES or not remote.container or not remote.name:

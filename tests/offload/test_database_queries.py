@@ -164,6 +164,21 @@ def act(queue: Queue, what: Act, wanted: Filter) -> int:
     return rows
 
 
+def test_totals_of_files_that_are_larger_than_any_disk(queue: Queue) -> None:
+    """Sparse ones, which whoever writes on the mount can make."""
+    queue.ingest("s", 0, [change("a"), change("b"), change("c")])
+    for row in everything(queue):
+        assert queue.changed(row, seen("e", 1 << 62), turn(), NOW)
+        assert queue.copied(only_named(queue, row.name), copy("e"))
+    (total,) = queue.counts()
+    (evictable,) = queue.evictable()
+    assert total.bytes == evictable.bytes == (1 << 63) - 1
+
+
+def only_named(queue: Queue, name: str) -> Row:
+    return next(row for row in everything(queue) if row.name == name)
+
+
 def test_an_operator_holds_and_releases(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acts, "SLICE_ROWS", 4)
     mixed(queue)

@@ -279,6 +279,22 @@ def test_a_forged_record_does_not_make_a_file_a_stub(root: Path) -> None:
     store.close()
 
 
+def test_a_forged_stub_of_a_name_that_is_no_text_says_nothing(root: Path) -> None:
+    store = Store(str(root))
+    make(store)
+    state = put(store, "b", DATA)
+    path = root / "box/forged"
+    path.touch()
+    path.chmod(0o1400)
+    forged = replace(state.properties, remote=replace(remote_of(state), container="a\udc80"))
+    try:
+        os.setxattr(path, XATTR, encode(Record(seal_of(path.stat()), name_hash("box", "forged"), forged)))
+    except OSError:
+        pytest.skip("no user xattrs on the file system of the temporary directory")
+    assert states(store)["forged"].properties.remote == LOST
+    store.close()
+
+
 def test_links_replace_exchanges(store: Store, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system where names cannot be exchanged."""
     make(store)
