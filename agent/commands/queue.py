@@ -31,15 +31,18 @@ Residencies = Annotated[
 Holds = Annotated[str | None, typer.Option("--hold", metavar="A,B", help="waiting, operator, poison; or any.")]
 FailureClass = Annotated[
     str | None,
-    typer.Option("--failure", metavar="CLASS", help="now, later, operator, poison, conflict, mount, fuse, held, bug."),
+    typer.Option(
+        "--failure", metavar="CLASS", help="now, later, operator, poison, conflict, mount, fuse, held, bug, copy-lost."
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Without a filter: all of them.")]
 
 queue = typer.Typer(
     help="See and steer what is on its way to the cloud.\n\nA blob is LOCAL (no rule sends it), QUEUED (this version "
-    "is not in the cloud yet), COPIED (it is, verified), or GOING (deleted here, to be deleted there). What is queued "
-    "may be held: WAITING for its time or its next try, OPERATOR until you mend what the text says and `retry`, POISON "
-    "when it will not go as it is. `blobedge queue show` is where to begin; docs/offload/queue.md tells the rest.",
+    "is not in the cloud yet), COPIED (it is, verified), REMOTE (a stub here, its bytes are there), or GOING (deleted "
+    "here, to be deleted there). What is queued may be held: WAITING for its time or its next try, OPERATOR until you "
+    "mend what the text says and `retry`, POISON when it will not go as it is. `blobedge queue show` is where to "
+    "begin; docs/offload/queue.md tells the rest.",
     no_args_is_help=True,
 )
 

@@ -17,6 +17,7 @@ _WHERE: Final = {
     "local": "only here: no rule sends it",
     "queued": "this version is not in the cloud yet",
     "copied": "here and in the cloud, verified",
+    "remote": "a stub here, the bytes are in the cloud: a read brings them back",
     "going": "deleted here, to be deleted in the cloud",
 }
 

@@ -112,7 +112,8 @@ def _carry_out(found: "QueueClient", wish: dict[str, str], quiet: bool) -> dict[
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[dict[str, Any] | None, str], None]]:
-    """A line that says how far it is; nothing where nobody looks. How much there is, nobody knows before the end."""
+    """A line that says how far it is; where nobody looks, only what keeps it from going on. How much there is, nobody
+    knows before the end."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -121,13 +122,19 @@ def _progress(quiet: bool) -> Iterator[Callable[[dict[str, Any] | None, str], No
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("begins", total=None)
 
+        told_of = ""
+
         def told(running: dict[str, Any] | None, problem: str) -> None:
+            nonlocal told_of
             words = "begins"
             if running is not None:
                 at = "/".join(part for part in (running["account"], running["container"]) if part)
                 counts = f"{running['listed']:,} in the cloud, {running['blobs']:,} here"
                 words = f"{_PHASES[running['phase']]} {shown(at)}: {counts}" + (f"; {problem}" if problem else "")
             bar.update(task, description=words)
+            if problem and problem != told_of and not console.is_terminal:
+                typer.echo(f"blobedge: it waits, as {shown(problem)}; `blobedge reconcile --stop` ends it", err=True)
+            told_of = problem
 
         yield told
 
@@ -161,5 +168,7 @@ def _print(done: dict[str, Any]) -> None:
 
 def _verdict(done: dict[str, Any], mends: bool) -> str:
     if not done["left"]:
-        return "nothing differs" + (" any more" if any(done["mended"].values()) else "")
+        away = done["found"].get("copy-without-blob", 0) if not done["wish"]["restore"] else 0
+        more = f"; --restore has the {away:,} here again that are in the cloud only" if away else ""
+        return "nothing differs" + (" any more" if any(done["mended"].values()) else "") + more
     return f"{done['left']:,} differences" + (" are left" if mends else ": --repair mends what it can")

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from agent.offload.client import QueueClient
 
 EXIT_LEFT: Final = 1
+#: What a place without any blob is answered with, on standard error.
+NOTHING_THERE: Final = "nothing there"
 EXIT_STOPPED: Final = 130  # 128 + SIGINT, as shells report it
 POLL_SECONDS: Final = 0.5
 _RUNNING: Final = "running"
 _HERE: Final = ("is here again", "are here again")
 
-Places = Annotated[
-    list[str], typer.Argument(metavar="ACCOUNT/CONTAINER[/PREFIX]...", help="Which blobs; in this order.")
-]
+Places = Annotated[list[str], typer.Argument(metavar="ACCOUNT/CONTAINER[/PREFIX]", help="Which blobs; in this order.")]
 Whole = Annotated[bool, typer.Option("--all", help="An ACCOUNT alone means all that it has.")]
 
 
@@ -70,6 +70,7 @@ def prefetch(
     if wait:
         _work("recall", _HERE, wanted, as_json, admin, token_file)
     with running_queue(admin, token_file) as found:
+        _look(found, wanted)
         for place in wanted:
             job = found.post("/residency/recall", place.query)
             print(json.dumps(job) if as_json else f"{_text(place)}: on its way; `blobedge ls -l` says what is here")
@@ -105,6 +106,18 @@ def _places(texts: list[str], everything: bool) -> list[Place]:
     return places
 
 
+def _look(found: "QueueClient", places: list[Place]) -> None:
+    """Say which places have no blob, as a name that was mistyped would be done in silence otherwise. Raises
+    OperatorError for a container that is not there, before anything is done."""
+    empty = [
+        place
+        for place in places
+        if place.container and next(found.entries({**place.query, "recursive": "1"}, 1), None) is None
+    ]
+    for place in empty:
+        typer.echo(f"blobedge: {_text(place)}: {NOTHING_THERE}", err=True)
+
+
 def _text(place: Place) -> str:
     return shown("/".join(each for each in place if each))
 
@@ -113,6 +126,7 @@ def _pin(
     act: str, done: tuple[str, str], places: list[Place], as_json: bool, admin: str | None, token_file: str | None
 ) -> None:
     with running_queue(admin, token_file) as found:
+        _look(found, places)
         count = sum(found.act(act, place.query, lambda _: None) for place in places)
     print(json.dumps({"blobs": count}) if as_json else blobs(count, *done))
 
@@ -124,6 +138,7 @@ def _work(
     ended: list[dict[str, Any]] = []
     stopped = False
     with running_queue(admin, token_file) as found, _bar(as_json) as progress:
+        _look(found, places)
         for place in places:
             job, stopped = _follow(found, word, place, progress)
             ended.append(job)

@@ -119,6 +119,11 @@ def test_blobs_go_to_the_cloud_and_come_back(cloud_port: int, tmp_path: Path) ->
         assert on(node, "recall", "acct/goes").stdout == "0 blobs are here again, 0 B\n"
         assert on(node, "unpin", "acct/goes").stdout == "1 blob is not pinned\n"
 
+        for command in ("evict", "recall", "pin"):  # a name that was mistyped is not done in silence
+            assert on(node, command, "acct/goes/mistyped").stderr == "blobedge: acct/goes/mistyped: nothing there\n"
+            ran = on(node, command, "acct/mistyped")
+            assert (ran.returncode, ran.stdout) == (EXIT_CONFIG, ""), ran.stderr
+
         node.until(lambda report: report["recalls"]["arrived"] == 2 and report["eviction"]["evicted_blobs"] == 2)
         told = metrics(node)
         assert told["blobedge_offload_recalled_blobs_total"] == 2
