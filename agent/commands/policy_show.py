@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from agent.commands import policy_leaving
 from agent.commands.terminal import shown
@@ -107,19 +106,21 @@ def _tallied(tally: Tally) -> dict[str, Any]:
 
 
 def table(rules: list[Rule], of_rules: list[Tally], unmatched: Tally) -> None:
-    """Print the counts."""
+    """Print the counts, and below them the first names that go by each rule."""
     shown_table = Table("rule", "upload", box=None, pad_edge=False)
     for column in ("blobs", "size", "due now", "size", "later", "may leave"):
         shown_table.add_column(column, justify="right")
-    shown_table.add_column("first names", overflow="fold")
     rows = [(str(number), rules[number - 1].upload, each) for number, each in enumerate(of_rules, 1)]
-    for label, upload, each in [*rows, ("none", "never", unmatched)]:
+    rows.append(("none", "never", unmatched))
+    for label, upload, each in rows:
         later = 0 if upload == "never" else each.blobs - each.due_blobs
-        names = Text("\n".join(map(shown, each.names)))
         due = f"{each.due_blobs:,}", size_text(each.due_bytes), f"{later:,}"
         leave = size_text(each.evictable_bytes)
-        shown_table.add_row(label, upload, f"{each.blobs:,}", size_text(each.bytes), *due, leave, names)
+        shown_table.add_row(label, upload, f"{each.blobs:,}", size_text(each.bytes), *due, leave)
     Console().print(shown_table)
+    for label, _, each in rows:
+        for name in each.names:  # as a column they would be a few characters wide
+            print(f"  {'no rule' if label == 'none' else f'rule {label}'}: {shown(name)}")
 
 
 def _time(moment: int) -> str:

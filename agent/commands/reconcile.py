@@ -169,6 +169,6 @@ def _print(done: dict[str, Any]) -> None:
 def _verdict(done: dict[str, Any], mends: bool) -> str:
     if not done["left"]:
         away = done["found"].get("copy-without-blob", 0) if not done["wish"]["restore"] else 0
-        more = f"; --restore has the {away:,} here again that are in the cloud only" if away else ""
+        more = f"; {away:,} in the cloud only: --restore plants stubs of them" if away else ""
         return "nothing differs" + (" any more" if any(done["mended"].values()) else "") + more
     return f"{done['left']:,} differences" + (" are left" if mends else ": --repair mends what it can")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from agent.offload.amounts import NANOSECONDS
+from agent.offload.amounts import NANOSECONDS, time_ns
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.look import Stores, storable
@@ -107,16 +107,18 @@ async def blobs(
             entries.append({"prefix": item.prefix})
         else:
             row = known.get(item.state.name)
-            entries.append(asdict(describe(item.state, row, _sent(rules, place, item.state, row, now))))
+            entries.append(asdict(_listed(rules, place, item.state, row, now)))
     return Page(entries, page.next_start or None)
 
 
-def _sent(rules: Rules, place: Place, state: BlobState, row: Row | None, now: int) -> bool:
-    """Whether a rule sends the blob at all."""
-    modified = state.properties.last_modified * NANOSECONDS
+def _listed(rules: Rules, place: Place, state: BlobState, row: Row | None, now: int) -> Listed:
+    """A blob with what its rule says: whether it is sent at all, and whether it is pinned."""
+    modified = time_ns(state.properties.last_modified)
     noticed = row.modified_ns if row is not None else modified
     subject = Subject(place.account, place.container, state.name, state.size, modified, noticed)
-    return storable(state) and decide(rules, subject, now).upload
+    said = decide(rules, subject, now)
+    listed = describe(state, row, storable(state) and said.upload)
+    return replace(listed, pinned=listed.pinned or said.leaving.pinned)
 
 
 def describe(state: BlobState, row: Row | None, sent: bool) -> Listed:

@@ -237,7 +237,8 @@ def test_simulate_prints_a_table_that_no_name_can_break(policy: Policy) -> None:
     done = policy("simulate")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
-    assert "\\u001b" in "".join(done.stdout.split())  # a narrow column folds it
+    assert "\n  rule 1: plant7/tmp-1/x\n" in done.stdout  # whole, below the table, in a terminal of any width
+    assert "\\u001b" in done.stdout
     rows = [line.split()[:5] for line in done.stdout.splitlines() if line[:1].isdigit() or line.startswith("none")]
     assert rows == [
         ["1", "never", "1", "7", "B"],

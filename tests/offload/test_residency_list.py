@@ -25,7 +25,9 @@ from dataplane.blobapi.model import LOST, BlobProperties, BlobState, Remote
 from tests.offload.test_engine_api import Api, StubEngine, serving
 
 NOW = 2_000_000_000_000_000_000
-SENT = Rules(Offload(rules=[Rule(containers=["data"], upload="now")]), ["acct"])
+SENT = Rules(
+    Offload(rules=[Rule(prefix="a/", upload="now", pin=True), Rule(containers=["data"], upload="now")]), ["acct"]
+)
 
 
 def state(remote: Remote | None = None, etag: str = "0x1") -> BlobState:
@@ -113,10 +115,11 @@ async def test_a_container_is_listed_by_its_folders_or_by_all_names_in_pages(
         again = {"container": "data", "recursive": "1", "start": page["after"]}
         _, page = await api.ask("GET", "/residency/ls", account="acct", **again)
         assert ([each["name"] for each in page["entries"]], page["after"]) == (["b"], None)
+        assert not page["entries"][0]["pinned"]
         _, page = await api.ask("GET", "/residency/ls", account="acct", container="other")
         assert page["entries"][0]["residency"] == "local"
         _, page = await api.ask("GET", "/residency/ls", account="acct", container="data", prefix="a/2")
-        assert [each["name"] for each in page["entries"]] == ["a/2"]
+        assert [(each["name"], each["pinned"]) for each in page["entries"]] == [("a/2", True)]  # by its rule
 
 
 @pytest.mark.trio
