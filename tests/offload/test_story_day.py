@@ -40,7 +40,7 @@ ACTS = 40
 FILES = 12
 PICTURES = 20
 FILM_BYTES = 20_000_000
-COOL_SECONDS_MAX = 150.0  # the rule is looked after once a minute
+COOL_SECONDS_MAX = 150.0
 STUB_BYTES_MAX = 8192  # of disk blocks: none for its content, perhaps one for its record and one for its tags
 RULES = EVERYTHING_AT_ONCE + (
     """evict = "age"
@@ -162,6 +162,8 @@ def test_a_whole_day(plant: Plant) -> None:
     plant.work("early")
     early = faces(node, CAMERA)
     plant.settle()
+    node.stop()
+    node.start()  # rules by age are looked after when it starts, and then once a minute
     plant.cool()
     assert faces(node, CAMERA) == early
     assert set(residencies(node, CAMERA).values()) == {"remote"}
