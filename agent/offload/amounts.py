@@ -5,6 +5,7 @@ from typing import Final
 
 NANOSECONDS: Final = 1_000_000_000  # in a second
 UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_TIME_MAX: Final = 2**63 - 1  # ns since 1970, in the year 2262: what a column of the queue holds
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]iB|B)\Z")
 _SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
@@ -18,6 +19,17 @@ def size(text: str) -> int:
     if found is None:
         raise ValueError(f'{text!r} is not a size: write a number and B, KiB, MiB, GiB or TiB, like "64 MiB"')
     return int(float(found.group(1)) * UNITS[found.group(2)])
+
+
+def time_ns(seconds: int) -> int:
+    """A time of a blob in ns since 1970. Whoever can write a file can give it a time of any year: the last that can be
+    kept stands for those after it."""
+    return kept_ns(seconds * NANOSECONDS)
+
+
+def kept_ns(time: int) -> int:
+    """The same for a time that is in nanoseconds already."""
+    return max(-_TIME_MAX, min(time, _TIME_MAX))
 
 
 def check_size(text: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.config import Account
-from agent.offload.amounts import NANOSECONDS
+from agent.offload.amounts import time_ns
 from agent.offload.evict.space import Mode
 from agent.offload.evict.verdict import Heat, Way, verdict
 from agent.offload.rules import Decision, Rules, Subject, decide
@@ -92,7 +92,7 @@ def _leaves(decision: Decision, subject: Subject, now: int, mode: Mode) -> bool:
 
 def subject_of(account: str, container: str, state: BlobState, now: int) -> Subject:
     """What the rules are asked of a blob on the mount. Nobody knows when it was noticed: taken for when it changed."""
-    modified = state.properties.last_modified * NANOSECONDS
+    modified = time_ns(state.properties.last_modified)
     whole = not state.properties.foreign
     return Subject(account, container, state.name, state.size, modified, min(modified, now), whole)
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 import trio
 
 from agent.config import Account
-from agent.offload.amounts import NANOSECONDS
+from agent.offload.amounts import kept_ns, time_ns
 from agent.offload.rows import Row, Seen
 from agent.offload.rules import Decision, Rules, Subject, decide
 from dataplane.blobapi.model import BlobState
@@ -125,7 +125,7 @@ def look(store: Store, rules: Rules, row: Row, now: int) -> Looked | None:
 def seen_of(blob: OpenBlob) -> Seen:
     """The version that is open. A file of another program has its mtime; else Last-Modified, in whole seconds."""
     properties = blob.state.properties
-    modified = os.fstat(blob.fd).st_mtime_ns if properties.foreign else properties.last_modified * NANOSECONDS
+    modified = kept_ns(os.fstat(blob.fd).st_mtime_ns) if properties.foreign else time_ns(properties.last_modified)
     return Seen(properties.etag, blob.state.size, modified)
 
 

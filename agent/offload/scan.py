@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from agent.offload.amounts import NANOSECONDS
+from agent.offload.amounts import NANOSECONDS, time_ns
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.delivery import MOUNT_ERRORS
@@ -245,7 +245,7 @@ def _differs(row: Known, state: BlobState | None, again: bool, now: int) -> bool
     if row.residency is Residency.QUEUED:
         if row.hold is Hold.POISON and row.etag:
             return again or state.properties.etag != row.etag
-        later = state.properties.last_modified * NANOSECONDS > row.modified_ns
+        later = time_ns(state.properties.last_modified) > row.modified_ns
         return again or later or row.modified_ns > now + CLOCK_SECONDS_MAX * NANOSECONDS
     remote = state.properties.remote
     if remote != LOST and row.residency is (Residency.REMOTE if remote is None else Residency.COPIED):

@@ -146,6 +146,16 @@ def test_a_stub_that_somebody_forged_gets_nothing_of_another_blob(cloud_port: in
         assert node.in_cloud("forged-about") == {"secret": b"not theirs to read"}
 
 
+def test_files_of_years_that_no_column_holds_are_sent_like_others(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        node.container("future")
+        path = node.root / "future/b"
+        path.write_bytes(b"of the year 2302")
+        os.utime(path, (10_500_000_000, 10_500_000_000))
+        assert node.queue("scan").returncode == 0
+        node.until_in_cloud("future", {"b": b"of the year 2302"})
+
+
 def test_stubs_that_were_moved_take_their_copies_along(cloud_port: int, tmp_path: Path) -> None:
     """Logs that another program rotates, after they were evicted."""
     with edge(cloud_port, tmp_path, NOW + 'delete = "propagate"\n') as node:

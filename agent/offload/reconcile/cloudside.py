@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agent.offload.amounts import NANOSECONDS
+from agent.offload.amounts import time_ns
 from agent.offload.database import Queue
 from agent.offload.reconcile.course import Wish
 from agent.offload.reconcile.ledger import LocalName
@@ -133,6 +133,6 @@ def _adopted(left: Left, now: int) -> Adopted:
     assert left.local is not None
     assert left.planted is not None
     properties, entry = left.planted, left.entry
-    seen = Seen(properties.etag, entry.facts.size, properties.last_modified * NANOSECONDS)
+    seen = Seen(properties.etag, entry.facts.size, time_ns(properties.last_modified))
     copy = Copy(properties.etag, entry.etag, entry.container, entry.name, now)
     return Adopted(*left.local, Residency.REMOTE, seen, copy, 0 if left.row is None else left.row.revision)

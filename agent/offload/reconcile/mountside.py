@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from agent.offload.amounts import NANOSECONDS
+from agent.offload.amounts import time_ns
 from agent.offload.cloud import Cloud
 from agent.offload.database import Queue
 from agent.offload.look import storable
@@ -113,7 +113,7 @@ class Side:
         return [(each.kind, at + each.name) for each in self.blobs if each.kind is not Kind.LOST_STUB]
 
     def _subject(self, state: BlobState) -> Subject:
-        modified = state.properties.last_modified * NANOSECONDS
+        modified = time_ns(state.properties.last_modified)
         return Subject(self.account, self.container, state.name, state.size, modified, modified)
 
 
@@ -214,7 +214,7 @@ def _alarm(queue: Queue, side: Side, blob: Blob, now: int) -> None:
 
 
 def _seen(state: BlobState) -> Seen:
-    return Seen(state.properties.etag, state.size, state.properties.last_modified * NANOSECONDS)
+    return Seen(state.properties.etag, state.size, time_ns(state.properties.last_modified))
 
 
 def rows_of(account: str, container: str, start: str, before: str | None, queue: Queue) -> dict[str, Row]:
