@@ -13,6 +13,7 @@ from agent.offload.reconcile import listed, mountside
 from agent.offload.reconcile.course import Wish
 from agent.offload.reconcile.reconciler import UNDER_WAY, Busy
 from agent.offload.reconcile.verdict import COPY_LOST, DIFFERENCES, Kind
+from agent.offload.rows import Adopted, Copy, Seen
 from agent.offload.states import Hold, Residency
 from dataplane.blobapi.model import AccessTier
 from tests.offload.azurite import Exchange
@@ -20,6 +21,7 @@ from tests.offload.reconcile_support import ACCOUNT, HERE, Node
 from tests.offload.upload_support import World
 
 pytestmark = pytest.mark.trio
+YEAR_NS = 365 * 86_400 * 1_000_000_000
 
 
 @pytest.fixture
@@ -55,6 +57,18 @@ async def test_a_lost_database_is_made_again_without_asking_for_a_single_blob(no
     assert after == before
     assert node.world.proxy.count("HEAD") == 0
     assert differences(dict((await node.reconcile()).found)) == {}
+
+
+async def test_what_was_sent_while_the_clock_was_ahead_is_missed_like_anything_else(node: Node) -> None:
+    node.put("a")
+    node.send("a")
+    row = node.row("a")
+    assert row is not None
+    ahead = Copy(row.copied_etag, row.cloud_etag, row.cloud_container, row.cloud_name, row.copied_at + YEAR_NS)
+    seen = Seen(row.etag, row.size, row.modified_ns)
+    assert node.queue.queue.adopt([Adopted(ACCOUNT, HERE, "a", Residency.COPIED, seen, ahead, row.revision)])
+    node.cloud.delete_blob("a")
+    assert dict((await node.reconcile()).found) == {Kind.MISSING: 1}
 
 
 async def test_the_queues_file_is_checked_before_everything_is_mended_and_not_for_a_look(node: Node) -> None:

@@ -92,12 +92,12 @@ class Side:
         """Where in the cloud the copies are."""
         return [each.place for each in self.blobs if each.place is not None]
 
-    def judge(self, entries: dict[Name, Entry]) -> None:
+    def judge(self, entries: dict[Name, Entry], now: int) -> None:
         """Find the word for each blob."""
         for blob in self.blobs:
             if blob.here is not None:
                 blob.entry = entries.get(blob.place) if blob.place is not None else None
-                blob.kind = of_blob(blob.here, blob.row, blob.entry, self.since)
+                blob.kind = of_blob(blob.here, blob.row, blob.entry, self.since, now)
 
     def doubtful(self) -> list[Blob]:
         """Those of which the cloud is to be asked."""

@@ -316,7 +316,7 @@ class Reconciler:
         side.read(page.states, rows, time.time_ns())
 
         def meet() -> None:
-            side.judge(self._ledger.meet(side.places()))
+            side.judge(self._ledger.meet(side.places()), time.time_ns())
             self._ledger.note_lost(side.lost())
 
         await self._on_thread(meet)

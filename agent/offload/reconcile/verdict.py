@@ -72,14 +72,15 @@ class Here(NamedTuple):
     tier: str
 
 
-def of_blob(here: Here, row: Row | None, entry: Entry | None, listed_since: int) -> Kind:
+def of_blob(here: Here, row: Row | None, entry: Entry | None, listed_since: int, now: int) -> Kind:
     """How a blob of the mount is. `entry`: what the cloud has at its place; `listed_since`: when the listing of the
     cloud began, ns since 1970."""
+    recent = row is not None and listed_since <= row.copied_at <= now  # in the future: the clock was set back since
     remote = here.state.properties.remote
     if remote == LOST:
         return Kind.LOST_STUB
     if remote is not None:
-        return _of_stub(here, remote, row, entry, listed_since)
+        return _of_stub(here, remote, row, entry, recent)
     if not here.sent:
         return Kind.STAYS
     etag = here.state.properties.etag
@@ -88,15 +89,14 @@ def of_blob(here: Here, row: Row | None, entry: Entry | None, listed_since: int)
     if row is None:
         return Kind.TO_SEND
     if row.residency is Residency.COPIED and row.etag == etag == row.copied_etag:
-        if row.copied_at >= listed_since:
+        if recent:
             return Kind.IN_STEP
         return Kind.MISSING if entry is None else Kind.OTHER_CONTENT
     return Kind.WAITING if row.residency is Residency.QUEUED else Kind.TO_SEND
 
 
-def _of_stub(here: Here, remote: Remote, row: Row | None, entry: Entry | None, listed_since: int) -> Kind:
+def _of_stub(here: Here, remote: Remote, row: Row | None, entry: Entry | None, recent: bool) -> Kind:
     if entry is None or not has_bytes(entry, remote):
-        recent = row is not None and row.copied_at >= listed_since
         return Kind.IN_STEP if recent else Kind.STUB_WITHOUT_COPY
     etag = here.state.properties.etag
     if here.sent and etag not in (remote.version, entry.seen.ours(ETAG)):  # its properties were changed since
