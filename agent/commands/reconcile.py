@@ -81,13 +81,18 @@ def reconcile(
         raise OperatorError(f"{shown(place or '')!r}: write ACCOUNT or ACCOUNT/CONTAINER")
     with running_queue(admin, token_file) as found:
         if stop:
+            running = found.get("/reconcile")["running"]
             found.post("/reconcile/stop")
-            print("it ends within a page")
+            print("none is under way" if running is None else "it ends within a page")
             return
         wish = {**(where.query if where else {}), **({"nodes": node} if node else {})}
         wish |= {"repair": "1"} if repair or restore else {}
         wish |= {"restore": "1"} if restore else {}
-        done = _carry_out(found, wish, as_json)
+        try:
+            done = _carry_out(found, wish, as_json)
+        except KeyboardInterrupt:
+            typer.echo("the service goes on: the same command joins it again, --stop ends it", err=True)
+            raise
     if as_json:
         print(json.dumps(done, indent=1))
     else:

@@ -39,6 +39,7 @@ def test_what_differs_is_told_then_mended(cloud_port: int, tmp_path: Path) -> No
         assert reconcile(node, "nobody").returncode == 78
         assert reconcile(node, "--node", "x").returncode == 78
         assert reconcile(node, "acct/told/prefix").returncode == 78
+        assert reconcile(node, "--stop").stdout == "none is under way\n"
 
 
 def test_a_database_that_is_deleted_is_made_again_while_it_serves(cloud_port: int, tmp_path: Path) -> None:
