@@ -8,6 +8,7 @@ when: the engine does.
 import contextlib
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +37,7 @@ from agent.offload.yielding import delete_here, take_theirs
 from dataplane.blobapi.errors import BlobError
 from dataplane.blobapi.model import LOST, Remote
 from dataplane.store.errors import FormatTooNew, NameNotStorable, NotAStub, NotEvictable, StoreError
+from dataplane.store.files import is_written_stub
 from dataplane.store.store import BlobRef, Store
 
 log = logging.getLogger("blobedge.offload")
@@ -90,7 +92,10 @@ class Delivery:
         with contextlib.closing(looked.blob):
             if await self._is_moved_stub(row, looked, errand):
                 return True
-            if await self._is_known_stub(row, looked, now) or not await self._is_due(row, looked, now):
+            if await self._is_known_stub(row, looked, now):
+                return False
+            self._check_not_written(row, looked)
+            if not await self._is_due(row, looked, now):
                 return False
             return await self._send(store, row, looked, errand)
 
@@ -124,6 +129,15 @@ class Delivery:
         copy = Copy(remote.version, remote.etag, remote.container, remote.name, now)
         await self._queue(lambda queue: queue.stubbed(row, seen, copy))
         return True
+
+    def _check_not_written(self, row: Row, looked: Looked) -> None:
+        """A stub that somebody wrote into, root or who may change modes, has bytes and still the stub's mark. Sent, it
+        would take the place of the only copy: a person says which of the two counts. Raises CloudFailed OPERATOR."""
+        if not looked.decision.upload or not is_written_stub(os.fstat(looked.blob.fd)):
+            return
+        assert looked.decision.target is not None
+        copy = (row.cloud_container, row.cloud_name) if row.copied_at else looked.decision.target[:2]
+        raise found("StubWritten", Request("look", "", self._cloud.account, *copy))
 
     async def _is_due(self, row: Row, looked: Looked, now: int) -> bool:
         """Report what the look found; whether this version is to be sent now."""

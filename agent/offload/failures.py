@@ -185,6 +185,12 @@ CODES: Final[dict[str, tuple[Kind, str]]] = {
         Kind.OPERATOR,
         "{blob}: the stub here has lost what it stands for: `blobedge reconcile --repair` mends it from the cloud",
     ),
+    "StubWritten": (
+        Kind.OPERATOR,
+        "{account}: {blob}: somebody wrote into its stub here, and what was written would replace the only copy: "
+        "`truncate -s 0` on the stub makes it one again, `chmod u+w,-t` keeps and sends what was written; then "
+        "`blobedge queue retry --hold operator`. Deleting the file may delete the copy",
+    ),
     "CopyGone": (
         Kind.OPERATOR,
         "{account}: {blob} is not there with the content that the stub here stands for, and its bytes are nowhere "

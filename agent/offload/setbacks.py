@@ -27,7 +27,17 @@ STAYS_HERE: Final = "StaysHere"  # ours, although theirs counts
 
 #: Failures that are of a file or of our own making, and say nothing of the service.
 _OURS: Final = frozenset(
-    {"ReadFailed", "SourceChanged", "SourceDamaged", "BytesAway", "StubLost", STAYS_HERE, "Cancelled", "PaceClosed"}
+    {
+        "ReadFailed",
+        "SourceChanged",
+        "SourceDamaged",
+        "BytesAway",
+        "StubLost",
+        "StubWritten",
+        STAYS_HERE,
+        "Cancelled",
+        "PaceClosed",
+    }
 )
 _HOLDS: Final = {Kind.OPERATOR: Hold.OPERATOR, Kind.CONFLICT: Hold.OPERATOR, Kind.POISON: Hold.POISON}
 

@@ -123,6 +123,11 @@ def is_marked(status: os.stat_result) -> bool:
     return status.st_size == 0 and bool(status.st_mode & stat.S_ISVTX)
 
 
+def is_written_stub(status: os.stat_result) -> bool:
+    """Whether somebody wrote into a stub: its mark is there, and bytes are. Whatever is recorded of it since."""
+    return status.st_size > 0 and bool(status.st_mode & stat.S_ISVTX)
+
+
 def logical_size(seal: Seal, described: BlobProperties) -> int:
     """The bytes that a blob has, wherever they are."""
     return seal.size or (described.remote.size if described.remote is not None else 0)

@@ -128,6 +128,31 @@ def test_a_stub_whose_copy_somebody_replaced_waits_for_a_person(cloud_port: int,
         assert node.in_cloud("stub-replaced") == {"b": b"theirs"}
 
 
+def test_bytes_that_somebody_wrote_into_a_stub_never_take_the_place_of_its_copy(
+    cloud_port: int, tmp_path: Path
+) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        blobs = node.container("stub-written")
+        blob = blobs.upload_blob("b", data := os.urandom(50_000))
+        blobs.upload_blob("also", data)
+        node.until_in_cloud("stub-written", {"b": data, "also": data})
+        for name in ("b", "also"):
+            evict(node, "stub-written", name)
+            with (node.root / "stub-written" / name).open("ab") as file:
+                file.write(b"x\n")  # as root, whom no mode stops
+        blobs.get_blob_client("also").set_blob_metadata({"a": "record of its own"})
+        assert node.queue("scan").returncode == 0
+        node.until(lambda report: report["failed_rows"].get("operator") == 2)
+        for row in node.rows("--container", "stub-written"):
+            assert f"stub-written/{row['name']}: somebody wrote into its stub here" in row["error"]
+        assert node.in_cloud("stub-written") == {"b": data, "also": data}
+        os.truncate(node.root / "stub-written/b", 0)
+        (node.root / "stub-written/also").chmod(0o644)
+        node.queue("retry", "--hold", "operator")
+        node.until_in_cloud("stub-written", {"b": data, "also": b"x\n"})
+        assert blob.download_blob().readall() == data
+
+
 def test_a_stub_that_somebody_forged_gets_nothing_of_another_blob(cloud_port: int, tmp_path: Path) -> None:
     with edge(cloud_port, tmp_path, CLOUD_WINS) as node:
         blobs = node.container("forged")
