@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_LEFT: Final = 1
 POLL_SECONDS: Final = 0.2
+ABSENT_SECONDS_MAX: Final = 15.0  # longer than the service takes to find what it was asked for
 EXAMPLES: Final = 5  # names below the table, of each word
 _PHASES: Final = {
     "list": "lists the cloud",
@@ -103,6 +104,7 @@ def reconcile(
 def _carry_out(found: "QueueClient", wish: dict[str, str], quiet: bool) -> dict[str, Any]:
     """Begin it, and look on until it is through. Raises OperatorError when it was stopped."""
     began = int(found.post("/reconcile/begin", wish)["began"])
+    seen_at = time.monotonic()
     with _progress(quiet) as progress:
         while True:
             now = found.get("/reconcile")
@@ -111,6 +113,10 @@ def _carry_out(found: "QueueClient", wish: dict[str, str], quiet: bool) -> dict[
             running = now["running"]
             if running is not None and running["began"] != began:
                 raise OperatorError("it was stopped, and another one begun")
+            if running is not None:
+                seen_at = time.monotonic()
+            elif time.monotonic() - seen_at > ABSENT_SECONDS_MAX:
+                raise OperatorError("it was stopped: nothing is under way")
             progress(running, now["problem"])
             time.sleep(POLL_SECONDS)
 
@@ -175,5 +181,7 @@ def _verdict(done: dict[str, Any], mends: bool) -> str:
     if not done["left"]:
         away = done["found"].get("copy-without-blob", 0) if not done["wish"]["restore"] else 0
         more = f"; {away:,} in the cloud only: --restore plants stubs of them" if away else ""
+        if done["failed"]:
+            return "nothing differs in what was looked at"
         return "nothing differs" + (" any more" if any(done["mended"].values()) else "") + more
     return f"{done['left']:,} differences" + (" are left" if mends else ": --repair mends what it can")

@@ -11,14 +11,14 @@ from agent.offload.database import Queue
 from agent.offload.opening import DamagedDatabase
 from agent.offload.reconcile import listed, mountside
 from agent.offload.reconcile.course import Wish
-from agent.offload.reconcile.reconciler import UNDER_WAY, Busy
+from agent.offload.reconcile.reconciler import REFUSALS_MAX, UNDER_WAY, Busy
 from agent.offload.reconcile.verdict import COPY_LOST, DIFFERENCES, Kind
 from agent.offload.rows import Adopted, Copy, Seen
 from agent.offload.states import Hold, Residency
 from dataplane.blobapi.model import AccessTier
 from tests.offload.azurite import Exchange
 from tests.offload.reconcile_support import ACCOUNT, HERE, Node
-from tests.offload.upload_support import World
+from tests.offload.upload_support import World, answered
 
 pytestmark = pytest.mark.trio
 YEAR_NS = 365 * 86_400 * 1_000_000_000
@@ -245,6 +245,56 @@ async def test_one_at_a_time_and_it_can_be_stopped(node: Node) -> None:
     await node.reconciler.stop()
     assert (await node.reconcile(repair=True)).wish.repair
     assert not node.queue.queue.recall(UNDER_WAY)
+
+
+def forbid(exchange: Exchange) -> None:
+    exchange.answer = answered("403 Forbidden", "AuthorizationPermissionMismatch")
+
+
+async def test_a_permission_that_is_missing_ends_it_with_what_is_missing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.offload.reconcile.reconciler.RETRY_SECONDS", 0.05)
+    node.put("a")
+    node.send("a")
+    whole = await node.reconcile()
+    node.world.proxy.fault = forbid
+    reconciler = node.reconciler
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reconciler.run)
+            began = await reconciler.ask(Wish(repair=True))
+            while reconciler.refused is None:  # noqa: ASYNC110 - the product tells no event
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    assert "lacks l (list) or t (tags)" in reconciler.refused.failed["the cloud"]
+    assert reconciler.ended == reconciler.refused
+    assert (reconciler.refused.began, reconciler.course, reconciler.last) == (began, None, whole)
+    assert not node.queue.queue.recall(UNDER_WAY)
+    node.world.proxy.fault = lambda exchange: None
+    assert (await node.reconcile(repair=True)).found == {Kind.IN_STEP: 1}
+    assert reconciler.ended == reconciler.last
+
+
+async def test_a_new_database_waits_for_the_credential(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.offload.reconcile.reconciler.RETRY_SECONDS", 0.01)
+    node.put("a")
+    node.send("a")
+    node.world.proxy.fault = forbid
+    reconciler = node.reconciler
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reconciler.run)
+            assert not await reconciler.rebuild()
+            asked = node.world.proxy.count("^GET")
+            while node.world.proxy.count("^GET") < asked + 2 * REFUSALS_MAX:  # noqa: ASYNC110 - no event of it either
+                await trio.sleep(0.01)
+            assert reconciler.refused is None
+            node.world.proxy.fault = lambda exchange: None
+            while reconciler.last is None:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    assert reconciler.last.found == {Kind.IN_STEP: 1}
 
 
 async def test_a_cloud_that_refuses_is_told_and_asked_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ def routes(reconciler: Reconciler) -> tuple[Routes, Routes]:
     """Those that change nothing, and those that do."""
 
     async def show(_query: Mapping[str, str]) -> Response:
-        running, last = reconciler.course, reconciler.last
+        running, last = reconciler.course, reconciler.ended
         return json_response({
             "running": running and running.document(), "problem": reconciler.problem, "last": last and last.document(),
         })  # fmt: skip

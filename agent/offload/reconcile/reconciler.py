@@ -5,7 +5,9 @@ one at a time. It is read-only unless it was asked to mend. While it runs, every
 and whatever changes meanwhile wins over what it found (mountside.py).
 
     the link is down          it waits, and goes on when the link is back
-    the cloud refuses         the operator sees why, and it tries again: the credential's file may be mended
+    the cloud cannot          the operator sees why, and it tries again
+    a person has to mend it   (a permission is missing) it ends, with why, after REFUSALS_MAX tries; but that of a new
+                              database, for which nobody waits, goes on when the credential's file was mended
     a mount does not answer   its account is left out and told; the others are looked at
     the scratch file fails    it begins again
 
@@ -28,6 +30,7 @@ from agent.offload.cloud import Cloud
 from agent.offload.database import Queue
 from agent.offload.delivery import MOUNT_ERRORS
 from agent.offload.failures import CloudFailed
+from agent.offload.failures import Kind as FaultKind
 from agent.offload.look import Stores
 from agent.offload.reconcile import cloudside, course, mountside
 from agent.offload.reconcile.course import Course, Phase, Wish
@@ -47,6 +50,8 @@ LAST: Final = "reconciled"  # likewise: the one that was finished last
 LEDGER_FILE: Final = "reconcile.db"
 CALL_SECONDS_MAX: Final = 120.0  # for one page of a mount; it hangs then
 RETRY_SECONDS: Final = 10.0
+REFUSALS_MAX: Final = 3  # a credential's file that is just being replaced is read again by then
+THE_CLOUD: Final = "the cloud"  # among the accounts that were not looked at
 TURN_SECONDS: Final = 0.5
 SLEEP_FACTOR: Final = 2.0  # of the time that a page took
 CONTAINERS_MAX: Final = 1_000_000
@@ -88,12 +93,19 @@ class Reconciler:
         self._asked = trio.Event()
         self._checked = 0  # the `began` of the one for which the queue's file was checked
         self.course: Course | None = None  # that is under way
-        self.last: Course | None = None
+        self.last: Course | None = None  # that was carried to its end
+        self.refused: Course | None = None  # that the cloud did not let get there, since the start
+        self._refusals = 0  # of the one that is under way, in a row
         self.problem = ""  # why the one that is under way does not go on
 
     def accounts(self) -> list[str]:
         """Those of the node."""
         return self._stores.names()
+
+    @property
+    def ended(self) -> Course | None:
+        """The one that ended last, in whichever way."""
+        return max((each for each in (self.last, self.refused) if each), key=lambda each: each.began, default=None)
 
     async def ask(self, wish: Wish) -> int:
         """Begin one. Returns what `Course.began` of it is. Raises Busy, QueueError."""
@@ -137,7 +149,7 @@ class Reconciler:
             self._asked = trio.Event()
             self.course = course.from_json(await self._queue(lambda queue: queue.recall(UNDER_WAY)))
             if self.course is None:
-                self.problem = ""
+                self.problem, self._refusals = "", 0
                 with trio.move_on_after(RETRY_SECONDS):
                     await self._asked.wait()
             elif self._online():
@@ -149,8 +161,13 @@ class Reconciler:
     async def _try(self, begun: Course) -> None:
         try:
             await self._go(begun)
-            self.problem = ""
+            self.problem, self._refusals = "", 0
         except (CloudFailed, LedgerError) as error:
+            refused = isinstance(error, CloudFailed) and error.fault.kind is FaultKind.OPERATOR
+            self._refusals = self._refusals + 1 if refused and not begun.wish.fast else 0
+            if self._refusals >= REFUSALS_MAX:
+                await self._give_up(self.course or begun, str(error))
+                return
             self.problem = str(error)
             log.warning("the reconciliation stops for %g s: %s", RETRY_SECONDS, error)
             if isinstance(error, LedgerError):
@@ -180,6 +197,14 @@ class Reconciler:
         finally:
             with trio.CancelScope(shield=True):
                 await self._on_thread(self._ledger.close)
+
+    async def _give_up(self, at: Course, why: str) -> None:
+        """End it without an answer. What the last whole one found is still what is known."""
+        log.warning("the reconciliation ends, as the cloud refuses it: %s", why)
+        await self._on_thread(self._ledger.remove)
+        await self.stop()
+        self.problem, self._refusals = "", 0
+        self.course, self.refused = None, replace(at, failed={**at.failed, THE_CLOUD: why})
 
     async def _finish(self, done: Course) -> None:
         def note(queue: Queue) -> None:
