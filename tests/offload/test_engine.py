@@ -125,7 +125,7 @@ def test_a_poisoned_blob_does_not_hold_up_the_others(cloud_port: int, tmp_path: 
         for number in range(10):
             blobs.upload_blob(f"bad{number}", b"bad")
             blobs.upload_blob(f"good{number}", b"good")
-        node.until(lambda report: report["failed_rows"].get("poison") == 10 and report["delivered_blobs"] == 10)
+        node.until(lambda report: report["failed_rows"].get("poison") == 10 and report["delivered_blobs"] >= 10)
         assert node.in_cloud("poison") == {f"good{number}": b"good" for number in range(10)}
         assert {row["name"] for row in node.rows("--hold", "poison")} == {f"bad{number}" for number in range(10)}
 
