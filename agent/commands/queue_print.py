@@ -99,6 +99,8 @@ def residency_lines(report: dict[str, Any]) -> list[str]:
         )
     if eviction.get("evicted_blobs"):
         lines.append(f"evicted: {eviction['evicted_blobs']:,} blobs, {size_text(eviction['evicted_bytes'])}")
+    if eviction.get("expired_blobs"):
+        lines.append(f"deleted here by rules: {eviction['expired_blobs']:,} blobs")
     for disk in eviction.get("disks", []):
         if disk["mode"] == "normal":
             continue

@@ -137,6 +137,8 @@ _TABLE: Final = (
            "archived, missing, space, changed, failed."),
     Family("blobedge_offload_evicted_blobs_total", "counter", (), "Blobs whose bytes left the node."),
     Family("blobedge_offload_evicted_bytes_total", "counter", (), "Their bytes."),
+    Family("blobedge_offload_expired_blobs_total", "counter", (), "Blobs that rules deleted here, by "
+           "delete_after_upload or ttl_days."),
     Family("blobedge_offload_lost_copies_total", "counter", (), "Copies that the cloud did not have any more when a "
            "blob was to leave; such a blob stays, and is sent again."),
     Family("blobedge_offload_disk_mode", "gauge", (*_OF_DISK, "mode"), "1 for how full a disk is: normal, evict, "

@@ -71,6 +71,7 @@ def _recalls(recalls: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
 def _eviction(eviction: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
     yield "blobedge_offload_evicted_blobs_total", [((), eviction["evicted_blobs"])]
     yield "blobedge_offload_evicted_bytes_total", [((), eviction["evicted_bytes"])]
+    yield "blobedge_offload_expired_blobs_total", [((), eviction["expired_blobs"])]
     yield "blobedge_offload_lost_copies_total", [((), eviction["lost_copies"])]
     disks = [(",".join(each["of"]), each) for each in eviction["disks"]]
     yield (

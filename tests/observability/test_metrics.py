@@ -50,7 +50,8 @@ OFFLOAD: Final = {
                     "residency": {"remote": {"blobs": 4, "bytes": 4000}}}],
     "recalls": {"recalls": 8, "windows": 2, "downloads": 9, "bytes": 800, "arrived": 6, "failures": {"missing": 1},
                 "open": 1, "readers": 3, "outstanding_bytes": 0},
-    "eviction": {"evicted_blobs": 5, "evicted_bytes": 500, "lost_copies": 1, "low_space": True, "disks": [
+    "eviction": {"evicted_blobs": 5, "evicted_bytes": 500, "expired_blobs": 4, "lost_copies": 1,
+                 "low_space": True, "disks": [
         {"of": ["plant7", "plant7/fast"], "mode": "low-space", "since": 1e9, "bytes_percent": 93.5,
          "inodes_percent": 1.0, "to_free_bytes": 70, "stuck": True, "stays": {"pinned": 12}}]},
     "reconcile": {"left": {"stub-without-copy": 2}},

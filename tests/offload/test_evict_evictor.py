@@ -218,15 +218,20 @@ def _older(name: str, queue: Queue) -> None:
     queue._connection.execute("UPDATE blobs SET modified_ns = modified_ns - ? WHERE name = ?", (4 * DAY_NS, name))
 
 
-async def test_what_a_rule_deletes_after_upload_goes_soon(world: World, root: Path) -> None:
+async def test_what_a_rule_deletes_after_upload_goes_soon_and_is_told(
+    world: World, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "blobedge.offload")
     async with node(world, root, {"delete_after_upload": True}) as edge:
         await edge.copied("a", b"x" * BLOB)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(edge.evictor.run)
             await until(lambda: edge.state("a") is None)
-            await until(lambda: edge.evictor.evicted_count == 1)
+            await until(lambda: f"ttl_days): 1 in {ACCOUNT}/{CONTAINER}" in caplog.text)
             nursery.cancel_scope.cancel()
         assert await edge.gone("a")
+        said = edge.evictor.document()
+        assert (said["expired_blobs"], said["evicted_blobs"], said["evicted_bytes"]) == (1, 0, 0)
         assert edge.world.bytes_of("a") == b"x" * BLOB
 
 

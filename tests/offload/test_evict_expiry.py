@@ -51,11 +51,14 @@ async def one_pass(edge: Node, count: int) -> Expiry:
     return expiry
 
 
-async def test_what_no_rule_sends_goes_when_its_time_has_come(edge: Node) -> None:
+async def test_what_no_rule_sends_goes_when_its_time_has_come(edge: Node, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "blobedge.offload")
     old(edge, "local/old")
     edge.put("local/new")
     old(edge, "other/old")
     await one_pass(edge, 1)
+    edge.departures.tell_deleted()  # what a pass does at its end
+    assert f"ttl_days): 1 in {ACCOUNT}/{CONTAINER}" in caplog.text
     assert edge.state("local/old") is None
     assert edge.state("local/new") is not None
     assert edge.state("other/old") is not None

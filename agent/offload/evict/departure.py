@@ -16,6 +16,7 @@ would wait for syncs of its own).
 import functools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -56,11 +57,12 @@ NO_COPY: Final = "the cloud does not have it as it was sent"
 
 
 class Left(NamedTuple):
-    """What became of a row: `why` is empty when its bytes went, `size` of them."""
+    """What became of a row: `why` is empty when its bytes went, `size` of them. `deleted`: and the blob with them."""
 
     row: Row
     size: int
     why: str = ""
+    deleted: bool = False
 
 
 class _Case(NamedTuple):
@@ -93,6 +95,8 @@ class Departures:
         self._asks: Final = trio.CapacityLimiter(ASKS_COUNT_MAX)
         self._asking: set[Errand] = set()
         watch.downs.append(self._stop_asking)
+        self._deleted: Final[Counter[str]] = Counter()  # by account/container, since it was told
+        self.deleted_count = 0  # blobs that rules deleted here, since the start
         self.lost_count = 0  # copies that were not in the cloud any more, since the start
 
     @property
@@ -120,7 +124,10 @@ class Departures:
             for case, way in wanted:
                 nursery.start_soon(one, case, way)
         gone = await self._stores.call(account, functools.partial(_go, going), GO_SECONDS_MAX) if going else []
-        await self._queue(functools.partial(_report, gone, going))
+        await self._queue(functools.partial(_report, gone))
+        for each in gone:
+            if each.deleted:
+                self._count(account, each.row.container)
         return left + gone
 
     async def delete(self, account: str, container: str, state: BlobState, row: Row | None) -> bool:
@@ -134,9 +141,21 @@ class Departures:
         except (BlobError, NotEvictable) as error:
             log.debug("a blob that has expired stays: %s", _reason(error))
             return False
+        self._count(account, container)
         if row is not None:
             await self._queue(lambda queue: queue.gone(row))
         return True
+
+    def tell_deleted(self) -> None:
+        """At the end of a pass: one line in the log of what rules have deleted here since the last one, if anything."""
+        if self._deleted:
+            counts = ", ".join(f"{count} in {at}" for at, count in sorted(self._deleted.items()))
+            log.info("blobs that rules deleted here (delete_after_upload, ttl_days): %s", counts)
+            self._deleted.clear()
+
+    def _count(self, account: str, container: str) -> None:
+        self._deleted[f"{account}/{container}"] += 1
+        self.deleted_count += 1
 
     async def _sorted(
         self, cases: Iterable[_Case], now: int, mode: Mode, asked: bool
@@ -291,7 +310,7 @@ def _go(going: Sequence[_Going], store: Store) -> list[Left]:
             if outcome.error is not None:
                 left.append(Left(each.row, 0, _reason(outcome.error)))
             else:
-                left.append(Left(each.row, each.size))
+                left.append(Left(each.row, each.size, deleted=each.way is Way.DELETE))
     return left
 
 
@@ -328,12 +347,11 @@ def _reason(error: BaseException) -> str:
     return f"the mount refused: {type(error).__name__}"
 
 
-def _report(gone: Sequence[Left], going: Sequence[_Going], queue: Queue) -> None:
-    ways = {each.row.id: each.way for each in going}
+def _report(gone: Sequence[Left], queue: Queue) -> None:
     for each in gone:
         if each.why:
             continue
-        if ways[each.row.id] is Way.DELETE:
+        if each.deleted:
             queue.gone(each.row)
         else:
             queue.evicted(each.row)

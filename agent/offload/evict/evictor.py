@@ -103,7 +103,7 @@ class Evictor:
         return {
             "evicted_blobs": self.evicted_count,
             "evicted_bytes": self.evicted_bytes,
-            "expired_blobs": self._expiry.deleted_count,
+            "expired_blobs": self._departures.deleted_count,
             "lost_copies": self._departures.lost_count,
             "low_space": self.low_space,
             "disks": self.spaces.document(),
@@ -160,6 +160,7 @@ class Evictor:
         while True:
             done = Pass()
             await self._sweep(unused_days, done)
+            self._departures.tell_deleted()
             await trio.sleep(max(seconds, PAUSE_FACTOR * done.reading_seconds))
 
     async def _make_room(self, disk: Disk) -> None:
@@ -234,7 +235,7 @@ class Evictor:
         for left in found:
             if left.why and left.why != OFFLINE:  # which is no fault of the blob
                 self._choice.rest(left.row, left.why)
-            elif not left.why:
+            elif not left.why and not left.deleted:  # deleted ones have a count of their own
                 self.evicted_count += 1
                 self.evicted_bytes += left.size
         return found

@@ -59,6 +59,7 @@ class Expiry:
                     await self._account(account)
                 except MOUNT_ERRORS as error:
                     log.warning("account %s: what has expired is not found: %s", account, error)
+            self._departures.tell_deleted()
             await trio.sleep(self._seconds)
 
     async def _account(self, account: str) -> None:
