@@ -3,7 +3,8 @@
     why                                               how
     the database is new, or was set aside as damaged  the cloud and the mounts are compared (reconcile), which makes the
                                                       rows again; without the cloud, a scan at full speed
-    the journals say that something is missing        paced
+    the journals say that something is missing        paced; then mounts and cloud are compared: tags and tier
+                                                      move no ETag, which is all that a scan looks at
     the rules are other ones than at the last scan    paced; what was kept or waits is asked about again
     `scan_seconds` have passed                        paced
     the operator asks (`blobedge queue scan`)         paced; kept in the queue until it has begun
@@ -39,6 +40,7 @@ TURN_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 30.0
 RULES: Final = "rules"  # in the queue's settings: a digest of the rules of the last scan
 SCANNED: Final = "scanned-at"  # likewise: when the last one began, ns since 1970
+COMPARE: Final = "compare-asked"  # likewise: "1" from a look for what the journals lack until it was asked for
 ASKED: Final = "scan-asked"  # likewise: "1" from an operator's wish until that look begins
 _SECOND_NS: Final = 1_000_000_000
 
@@ -49,7 +51,8 @@ async def _no_cloud() -> bool:
 
 class Rounds:
     """Scans when there is a reason. `journals` is their directory. `rebuild` makes the rows of a new database; False
-    when it cannot."""
+    when it cannot. `compare` has the mounts compared with the cloud soon, which finds what a look does not: a change of
+    tags or tier, which moves no ETag; False when it could not be asked for."""
 
     def __init__(
         self,
@@ -58,12 +61,14 @@ class Rounds:
         offload: Offload,
         journals: Path,
         rebuild: Callable[[], Awaitable[bool]] = _no_cloud,
+        compare: Callable[[], Awaitable[bool]] = _no_cloud,
     ) -> None:
         self.scanner: Final = scanner
         self._queue: Final = queue
         self._offload: Final = offload
         self._journals: Final = journals
         self._rebuild: Final = rebuild
+        self._compare: Final = compare
         self._wanted_after = 0.0  # on the monotonic clock; the process before this one may have left some
         self._rests: dict[str, float] = {}  # accounts whose mount failed: until when, on the monotonic clock
         self._problems: dict[str, str] = {}  # by account, or "" for the journals
@@ -138,9 +143,11 @@ class Rounds:
         began = time.time_ns()
         begins = all(not (place.container or place.start) for place in places.values())
         if begins:
-            rules = next(iter(places.values())).rules
+            notes = {RULES: next(iter(places.values())).rules, SCANNED: str(began), ASKED: ""}
+            if self.scanned_at and await trio.to_thread.run_sync(unclean.is_due, self._journals):
+                notes[COMPARE] = "1"
             await trio.to_thread.run_sync(unclean.begin, self._journals)
-            await self.scanner.begin(places, {RULES: rules, SCANNED: str(began), ASKED: ""})  # a kill forgets no wish
+            await self.scanner.begin(places, notes)  # a kill forgets no wish
         done = await self.scanner.scan(places)
         for account in places:
             self._rests.pop(account, None)
@@ -151,6 +158,8 @@ class Rounds:
             log.warning("the look at everything of %s stops for %g s: %s", account, RETRY_SECONDS, error)
         self.scanned_at = began if begins else int(await self._queue(lambda queue: queue.recall(SCANNED)) or began)
         await trio.to_thread.run_sync(unclean.end, self._journals)
+        if await self._queue(lambda queue: queue.recall(COMPARE)) and await self._compare():
+            await self._queue(lambda queue: queue.remember(COMPARE, ""))
         seconds = (time.time_ns() - began) / _SECOND_NS
         log.info("looked at %d blobs in %.1f s, %d of them are news", done.blobs, seconds, done.found)
 

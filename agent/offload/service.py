@@ -171,7 +171,8 @@ class _Parts:
             return watch.state.link is not Link.OFFLINE
 
         reconciler = Reconciler(queue, stores, rules, cloud, offload, journals.parent, online)
-        rounds = Rounds(Scanner(stores, queue, rules), queue, offload, journals, reconciler.rebuild)
+        scanner = Scanner(stores, queue, rules)
+        rounds = Rounds(scanner, queue, offload, journals, reconciler.rebuild, reconciler.compare)
 
         def changed(containers: set[tuple[str, str]]) -> None:
             rounds.want(containers)

@@ -1,6 +1,7 @@
 """Mount, queue and cloud: what differs is told, and mended; a lost database is made again out of the others."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from agent.offload.reconcile.reconciler import REFUSALS_MAX, UNDER_WAY, Busy
 from agent.offload.reconcile.verdict import COPY_LOST, DIFFERENCES, Kind
 from agent.offload.rows import Adopted, Copy, Seen
 from agent.offload.states import Hold, Residency
-from dataplane.blobapi.model import AccessTier
+from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState
+from dataplane.store.store import BlobRef
 from tests.offload.azurite import Exchange
 from tests.offload.reconcile_support import ACCOUNT, HERE, Node
 from tests.offload.upload_support import World, answered
@@ -119,6 +121,27 @@ async def test_what_the_cloud_lost_or_has_otherwise_is_sent_again(node: Node) ->
     row = node.row("replaced")
     assert row is not None
     assert row.cloud_etag == ""  # the conflict policy meets it
+
+
+async def test_tags_that_nobody_told_of_are_sent(node: Node) -> None:
+    """They change no ETag: after a power cut only a comparison finds them."""
+
+    def tagged(state: BlobState | None) -> BlobProperties:
+        assert state is not None
+        return replace(state.properties, tags={"line": "0"})
+
+    for name in ("kept", "tagged", "stub"):
+        node.put(name)
+    node.send("kept", "tagged", "stub")
+    node.stub("stub")
+    for name in ("tagged", "stub"):
+        node.store.run(node.store.update(BlobRef(HERE, name), tagged))
+    done = await node.reconcile(repair=True)
+    assert dict(done.found) == {Kind.IN_STEP: 1, Kind.TO_SEND: 2}
+    assert done.left == 0
+    assert [node.rows()[name][0] for name in ("kept", "tagged", "stub")] == [
+        Residency.COPIED, Residency.QUEUED, Residency.QUEUED,
+    ]  # fmt: skip
 
 
 async def test_a_blob_that_is_not_here_any_more_is_left_to_the_uploader(node: Node) -> None:

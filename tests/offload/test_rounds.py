@@ -17,6 +17,7 @@ from agent.offload.look import Stores
 from agent.offload.rounds import ASKED, RULES, Rounds
 from agent.offload.rules import Rules
 from agent.offload.scan import Place, Scanner
+from dataplane.journal import unclean
 
 pytestmark = pytest.mark.trio
 
@@ -66,6 +67,33 @@ async def test_a_look_that_is_asked_for_finds_what_another_program_wrote(tmp_pat
         assert queue.queue.find("acct", "data", "new") is not None
         assert not queue.queue.recall(ASKED)  # once, not for ever
         assert await rounds.scanner.unfinished() == {}
+
+
+async def test_what_the_journals_lack_is_also_compared_with_the_cloud_once(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    async def compare() -> bool:
+        asked.append(True)
+        return len(asked) > 1  # an operator's is under way, at first
+
+    (tmp_path / "root" / "data").mkdir(parents=True)
+    (tmp_path / "journals").mkdir()
+    with Queue(tmp_path / "queue.db") as database:
+        queue = AsyncQueue(database)
+        rounds = made(tmp_path, queue, compare=compare)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rounds.run)
+            await until(lambda: rounds.scanned_at)
+            assert not asked  # an ordinary look
+            unclean.mark(tmp_path / "journals")
+            await until(lambda: asked)
+            await rounds.ask()
+            await until(lambda: len(asked) == 2)
+            before = rounds.scanned_at
+            await rounds.ask()
+            await until(lambda: rounds.scanned_at != before)
+            nursery.cancel_scope.cancel()
+        assert len(asked) == 2
 
 
 async def test_a_wish_during_a_look_is_another_look_and_outlives_the_process(tmp_path: Path) -> None:

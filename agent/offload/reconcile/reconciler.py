@@ -142,6 +142,15 @@ class Reconciler:
                 return False
             await trio.sleep(TURN_SECONDS)
 
+    async def compare(self) -> bool:
+        """After a power cut, say: mend what differs, in a while. False when an operator's is under way. Raises
+        QueueError."""
+        try:
+            await self.ask(Wish(repair=True))
+        except Busy:
+            return False
+        return True
+
     async def run(self) -> None:
         """Until cancelled. Raises QueueError."""
         self.last = course.from_json(await self._queue(lambda queue: queue.recall(LAST)))

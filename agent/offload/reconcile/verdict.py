@@ -5,11 +5,13 @@
     the bytes       this version                   nothing, or else        unrecorded      the row is made so
     the bytes       nothing, or another version    it waits to be sent     waiting
     the bytes       nothing, or another version    nothing, or else        to-send         it is queued
+    the bytes       what we sent, other tags       so                      to-send         it is queued; no ETag tells
     the bytes       nothing                        the cloud has it        missing         it is queued again
     the bytes       another version                the cloud has this one  other-content   the conflict policy decides
     the bytes       (no rule sends it)             anything                stays
     a stub          its bytes                      so                      in-step
     a stub          its bytes                      nothing, or else        unrecorded
+    a stub          its bytes, other tags          so                      to-send
     a stub          nothing, or other bytes        anything                stub-without-copy    an alarm
     a stub that     -                              -                       lost-stub       planted again from the copy
      says nothing
@@ -91,6 +93,8 @@ def of_blob(here: Here, row: Row | None, entry: Entry | None, listed_since: int,
     if row.residency is Residency.COPIED and row.etag == etag == row.copied_etag:
         if recent:
             return Kind.IN_STEP
+        if entry is not None and _is_extra(here, row, entry):
+            return Kind.TO_SEND
         return Kind.MISSING if entry is None else Kind.OTHER_CONTENT
     return Kind.WAITING if row.residency is Residency.QUEUED else Kind.TO_SEND
 
@@ -99,7 +103,8 @@ def _of_stub(here: Here, remote: Remote, row: Row | None, entry: Entry | None, r
     if entry is None or not has_bytes(entry, remote):
         return Kind.IN_STEP if recent else Kind.STUB_WITHOUT_COPY
     etag = here.state.properties.etag
-    if here.sent and etag not in (remote.version, entry.seen.ours(ETAG)):  # its properties were changed since
+    changed = etag not in (remote.version, entry.seen.ours(ETAG))  # its properties were
+    if here.sent and (changed or (row is not None and not recent and _is_extra(here, row, entry))):
         return Kind.WAITING if row is not None and row.residency is Residency.QUEUED else Kind.TO_SEND
     return Kind.IN_STEP if _says(row, Residency.REMOTE, etag, remote.version, entry) else Kind.UNRECORDED
 
@@ -125,6 +130,13 @@ def is_version(here: Here, entry: Entry) -> bool:
         return False
     want = wanted(state.size, seen.md5, state.properties, here.tier, seen.ours(NODE))
     return not difference(want, seen)
+
+
+def _is_extra(here: Here, row: Row, entry: Entry) -> bool:
+    """Whether tags or tier were changed here and nobody told of it: nobody touched the copy since we sent it, it is of
+    this ETag, and is another all the same."""
+    etag = here.state.properties.etag
+    return entry.etag == row.cloud_etag and entry.seen.ours(ETAG) == etag and not is_version(here, entry)
 
 
 def has_bytes(entry: Entry, remote: Remote) -> bool:
