@@ -23,6 +23,10 @@ REST_SECONDS: Final = 1.0
 TROUBLE_MIN: Final = 3  # failures of the service in a row, with no success between them
 SECOND_NS: Final = 1_000_000_000
 
+#: What a service that lies once may say, and what would hold a blob for good: it has to say it so many times.
+_DOUBTED: Final = frozenset({"CopyGone"})
+DOUBTS_COUNT: Final = 2
+
 STAYS_HERE: Final = "StaysHere"  # ours, although theirs counts
 
 #: Failures that are of a file or of our own making, and say nothing of the service.
@@ -64,6 +68,8 @@ def setback(fault: Fault, attempts: int, in_trouble: bool, now: int, jitter: flo
     since 1970; `jitter`: from [0, 1)."""
     if fault.kind is Kind.LINK or fault.code in ("Cancelled", "PaceClosed"):
         return Setback(None)
+    if fault.code in _DOUBTED and attempts < DOUBTS_COUNT:
+        return Setback(Failure(fault.kind, fault.text, Hold.WAITING, now + (attempts + 1) * SECOND_NS))
     if (hold := _HOLDS.get(fault.kind)) is not None:
         return Setback(Failure(fault.kind, fault.text, hold))
     trouble = of_service(fault)

@@ -92,6 +92,12 @@ def test_what_is_not_the_blobs_fault_leaves_no_trace_in_its_row(code: str) -> No
     assert setback(Fault(kind, "why", code), 3, False, 0, 0.5).failure is None
 
 
+def test_a_copy_that_is_said_to_be_gone_once_is_asked_for_again_before_its_blob_is_held() -> None:
+    gone = Fault(Kind.OPERATOR, "why", "CopyGone")
+    holds = [setback(gone, attempts, False, 0, 0.5).failure for attempts in range(4)]
+    assert [each and each.hold for each in holds] == [Hold.WAITING, Hold.WAITING, Hold.OPERATOR, Hold.OPERATOR]
+
+
 def test_while_the_service_has_trouble_no_blob_learns_to_wait_long() -> None:
     busy = Fault(Kind.LATER, "busy", "ServerBusy")
     assert setback(busy, 0, True, 0, 0.5) == (None, True)
