@@ -120,6 +120,7 @@ def test_an_offload_says_what_is_lacking_what_moved_and_why_nothing_may_leave_a_
         "blobedge queue ls --hold operator,poison, drained in about 1.0 min",
         "recalls: 6 blobs back, 800 B, 3 readers now, 1 failed",
         "evicted: 5 blobs, 500 B",
+        "deleted here by rules: 4 blobs",
         "disk of plant7, plant7/fast: low-space, 93.5 % of its space, 1.0 % of its inodes, nothing may leave it; "
         "12 stay: pinned",
     ]
