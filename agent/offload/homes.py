@@ -40,8 +40,15 @@ class Homes:
             self._found.add((account, container))
 
     async def meant(self, account: str, container: str) -> None:
-        """It is as it is, or is not there, because somebody wanted that."""
-        present = await self._stores.call(account, lambda store: directory(store, container))
+        """It is as it is, or is not there, because somebody wanted that: but for another directory that is empty, which
+        may have come after what was wanted. That one is noted when it has blobs."""
+        known = await self._queue(lambda queue: queue.recall(_key(account, container)))
+        present, bare = await self._stores.call(
+            account, lambda store: (directory(store, container), is_bare(store, container, known))
+        )
+        if bare and present != _NONE and known not in (None, _NONE):
+            self._found.discard((account, container))
+            return
         await self._queue(lambda queue: queue.remember(_key(account, container), present))
 
     async def is_away(self, account: str, container: str) -> bool:
