@@ -32,7 +32,7 @@ from tests.offload.lab.edge import Edge, edge
 
 CONTAINER = "camera"
 SEED = int(os.environ.get("BLOBEDGE_PRESSURE_SEED", "8"))
-DISK_BYTES = 128 << 20
+DISK_BYTES = 256 << 20
 BLOB_BYTES = 512 << 10
 BLOBS = 2 * DISK_BYTES // BLOB_BYTES
 WRITES_PER_SECOND = 10  # 5 MiB/s
