@@ -27,6 +27,7 @@ def test_what_differs_is_told_then_mended(cloud_port: int, tmp_path: Path) -> No
         for name, data in BLOBS.items():
             container.upload_blob(name, data)
         node.until_in_cloud("told", BLOBS)
+        node.until(lambda report: report.get("reconcile"))  # that of the new database is through
         node.cloud.get_container_client("told").delete_blob("a")
         ran = reconcile(node, "acct/told")
         assert ran.returncode == 1

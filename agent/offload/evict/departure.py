@@ -130,8 +130,8 @@ class Departures:
                 self._count(account, each.row.container)
         return left + gone
 
-    async def delete(self, account: str, container: str, state: BlobState, row: Row | None) -> bool:
-        """Delete a blob that no rule sends, if it is still this version; False: it stays. `row`: what the queue says of
+    async def delete(self, account: str, container: str, state: BlobState, row: Row | None) -> None:
+        """Delete a blob that no rule sends, if it is still this version. `row`: what the queue says of
         it. Raises QueueError, MOUNT_ERRORS but BlobError."""
         ref, decide = BlobRef(container, state.name), functools.partial(_delete_if, state.properties.etag)
         try:
@@ -140,11 +140,10 @@ class Departures:
             )
         except (BlobError, NotEvictable) as error:
             log.debug("a blob that has expired stays: %s", _reason(error))
-            return False
-        self._count(account, container)
+            return
         if row is not None:
             await self._queue(lambda queue: queue.gone(row))
-        return True
+        self._count(account, container)
 
     def tell_deleted(self) -> None:
         """At the end of a pass: one line in the log of what rules have deleted here since the last one, if anything."""

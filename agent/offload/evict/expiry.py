@@ -49,7 +49,6 @@ class Expiry:
         self._rules: Final = rules
         self._departures: Final = departures
         self._seconds: Final = seconds
-        self.deleted_count = 0  # since the start
 
     async def run(self) -> None:
         """Until cancelled. Raises QueueError."""
@@ -99,12 +98,11 @@ class Expiry:
             if row is not None and row.pinned:
                 continue
             if not uploads:
-                self.deleted_count += await self._departures.delete(account, container, state, row)
+                await self._departures.delete(account, container, state, row)
             elif row is not None and row.residency in _COPIES and row.copied_etag == state.properties.etag:
                 sent.append(row)
         for first in range(0, len(sent), BATCH_ROWS):
-            left = await self._departures.batch(account, sent[first : first + BATCH_ROWS], Mode.NORMAL)
-            self.deleted_count += sum(not each.why for each in left)
+            await self._departures.batch(account, sent[first : first + BATCH_ROWS], Mode.NORMAL)
 
 
 def _containers(store: Store) -> list[str]:
