@@ -42,6 +42,7 @@ _WORDS: Final = (
     ("lost-stub", "a stub that does not say any more what it stands for", "planted again"),
     ("stub-without-copy", "a stub, and its bytes are nowhere", "held for you"),
     ("copy-without-blob", "in the cloud only", "planted with --restore"),
+    ("deleted-by-rule", "in the cloud only: its rule deletes it here", ""),
     ("older-copy", "in the cloud, of a blob that has moved on", ""),
     ("stranger", "in the cloud, of another node or program", ""),
     ("unplaced", "in the cloud, and no rule of today leads there", ""),

@@ -8,11 +8,15 @@ import pytest
 from azure.core.exceptions import DecodeError
 from azure.storage.blob import BlobBlock, ContentSettings
 
+from agent.offload.evict.departure import Departures
+from agent.offload.evict.expiry import Expiry
+from agent.offload.linkwatch import LinkWatch
+from agent.offload.reconcile.course import Course
 from agent.offload.reconcile.listed import Entry, parse
 from agent.offload.reconcile.verdict import Kind, of_absent
 from agent.offload.rows import Turn
 from agent.offload.states import Residency
-from dataplane.blobapi.model import AccessTier, BlobState
+from dataplane.blobapi.model import LOST, AccessTier, BlobState
 from dataplane.store.store import BlobRef
 from tests.offload.reconcile_support import HERE, LATER, Node
 from tests.offload.upload_support import World
@@ -68,7 +72,7 @@ async def test_what_is_here_is_never_replaced_and_what_is_deleted_here_stays_so(
     for name in ("newer", "going", "lost"):
         node.put(name, name.encode())
     node.send("newer", "going", "lost")
-    assert of_absent(node.row("lost")) is Kind.WAITING  # until the queue has heard that it is gone, too
+    assert of_absent(node.row("lost"), deleted=False) is Kind.WAITING  # until the queue has heard that it is gone, too
     node.put("newer", b"written since")
     for name in ("going", "lost"):
         (node.root / HERE / name).unlink()
@@ -83,6 +87,76 @@ async def test_what_is_here_is_never_replaced_and_what_is_deleted_here_stays_so(
     assert node.state_of("newer").properties.remote is None
     assert node.store.stat_blob(BlobRef(HERE, "going")) is None
     assert node.state_of("lost").properties.remote is not None
+
+
+async def test_a_stub_names_what_the_cloud_has_when_it_is_planted(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stays", "goes", "changes", "lost"):
+        node.put(name, name.encode())
+    node.send("stays", "goes", "changes", "lost")
+    node.stub("lost")
+    node.lose_record("lost")
+    for name in ("stays", "goes", "changes"):
+        (node.root / HERE / name).unlink()
+    node.new_queue()
+    compare = node.reconciler._mounts
+
+    async def hours_later(now: Course) -> Course:
+        """The listing is complete by now."""
+        node.cloud.delete_blob("goes")
+        node.cloud.delete_blob("lost")
+        node.cloud.upload_blob("changes", b"by somebody", overwrite=True)
+        return await compare(now)
+
+    monkeypatch.setattr(node.reconciler, "_mounts", hours_later)
+    done = await node.reconcile(restore=True)
+    assert dict(done.found) == {Kind.COPY_WITHOUT_BLOB: 2, Kind.LOST_STUB: 1}
+    assert dict(done.mended) == {Kind.COPY_WITHOUT_BLOB: 1}
+    assert any(name.startswith(f"acct/{HERE}/changes (") for name in done.examples[Kind.COPY_WITHOUT_BLOB])
+    assert list(node.rows()) == ["stays"]
+    assert [node.store.stat_blob(BlobRef(HERE, name)) for name in ("goes", "changes")] == [None, None]
+    assert node.state_of("lost").properties.remote == LOST
+
+
+async def test_each_planted_copy_is_asked_for_and_no_other(world: World, node: Node) -> None:
+    for name in "abc":
+        node.put(name)
+    node.send(*"abc")
+    for name in "ab":
+        (node.root / HERE / name).unlink()
+    node.new_queue()
+    before = world.proxy.count("^HEAD ")
+    await node.reconcile()
+    assert world.proxy.count("^HEAD ") == before
+    await node.reconcile(restore=True)
+    assert world.proxy.count("^HEAD ") == before + 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        ({"delete_after_upload": True}, Kind.DELETED_BY_RULE),
+        ({"ttl_days": 1e-9}, Kind.DELETED_BY_RULE),
+        ({"ttl_days": 3}, Kind.COPY_WITHOUT_BLOB),
+        ({"ttl_days": 1e-9, "pin": True}, Kind.COPY_WITHOUT_BLOB),
+    ],
+)
+async def test_what_its_rule_deletes_here_is_not_planted_to_be_deleted_again(
+    world: World, tmp_path: Path, rule: dict[str, Any], kind: Kind
+) -> None:
+    node = Node.make(world, tmp_path / "node", **rule)
+    node.put("a")
+    node.send("a")
+    (node.root / HERE / "a").unlink()
+    node.new_queue()
+    done = await node.reconcile(restore=True)
+    assert dict(done.found) == {kind: 1}
+    planted = kind is Kind.COPY_WITHOUT_BLOB
+    assert (node.store.stat_blob(BlobRef(HERE, "a")) is not None) == planted
+    departures = Departures(node.queue, node.stores, node.rules, world.cloud, LinkWatch("127.0.0.1", 1, None))
+    await Expiry(node.queue, node.stores, node.rules, departures, 1.0)._account("acct")
+    again = await node.reconcile(restore=True)  # and so it stays, whatever the rules' own pass does
+    assert dict(again.found) == {Kind.IN_STEP if planted else kind: 1}
+    node.close()
 
 
 async def test_copies_of_others_are_restored_when_they_are_asked_for(node: Node) -> None:

@@ -27,11 +27,8 @@ def properties_of(entry: Entry) -> BlobProperties | None:
     seen, facts = entry.seen, entry.facts
     if seen.md5 is None or facts.blob_type != BLOCK_BLOB:
         return None
-    sent = seen.ours(ETAG) if seen.intact else ""
-    modified = seconds_of(entry.modified)
-    if sent:
-        modified = _seconds(seen.ours(MODIFIED)) or modified
-    etag = sent or entry.etag
+    etag = _sent(entry) or entry.etag
+    modified = modified_of(entry)
     return BlobProperties(
         etag=etag,
         last_modified=modified,
@@ -51,6 +48,12 @@ def properties_of(entry: Entry) -> BlobProperties | None:
     )
 
 
+def modified_of(entry: Entry) -> int:
+    """The Last-Modified that a blob of this copy has here, in seconds since 1970."""
+    here = _seconds(entry.seen.ours(MODIFIED)) if _sent(entry) else 0
+    return here or seconds_of(entry.modified)
+
+
 def container_properties(now: int) -> ContainerProperties:
     """Of a container that is made here for what comes back. `now`: ns since 1970."""
     return ContainerProperties(f"0x{now // 100:X}", now // NANOSECONDS)
@@ -63,6 +66,11 @@ def plant(store: Store, container: str, name: str, properties: BlobProperties) -
     if store.container(container) is None:
         store.run(store.create_container(container, container_properties(time.time_ns())))
     store.run(store.plant(BlobRef(container, name), properties))
+
+
+def _sent(entry: Entry) -> str:
+    """Our ETag of the version, "" when somebody changed the copy since, or others made it."""
+    return entry.seen.ours(ETAG) if entry.seen.intact else ""
 
 
 def _seconds(text: str) -> int:

@@ -393,10 +393,18 @@ class Reconciler:
                 continue
             await self._queue(partial(cloudside.read_rows, some))
             try:
-                await self._call(account, lambda store: cloudside.settle(store, some, now.wish))  # noqa: B023
+                await self._call(account, partial(cloudside.settle, copies=some, rules=self._rules, now=time.time_ns()))
+                await self._plant(account, cloudside.to_plant(some, now.wish))
             except MOUNT_ERRORS as error:
                 failed[account] = f"{type(error).__name__}: {error}"
         return replace(now, failed=failed)
+
+    async def _plant(self, account: str, copies: list[cloudside.Left]) -> None:
+        """Make stubs of what the cloud still has as it was listed."""
+        for first in range(0, len(copies), cloudside.PLANTED_TOGETHER):
+            batch = copies[first : first + cloudside.PLANTED_TOGETHER]
+            there = await self._errand(partial(cloudside.confirm, batch, self._cloud))
+            await self._call(account, partial(cloudside.plant_all, copies=there))
 
     async def _lost(self, now: Course) -> Course:
         """Stubs that say nothing, and for which no copy was found."""

@@ -18,6 +18,8 @@
     nothing         -                              it is here              row-without-blob     the uploader looks
     nothing         ours                           it is deleted here      waiting
     nothing         ours                           nothing                 copy-without-blob    `--restore` plants it
+    nothing (its    ours                           nothing                 deleted-by-rule
+     rule deletes it)
     another one     ours                           anything                older-copy
     -               somebody else's                -                       stranger
     -               ours, of no rule of today      -                       unplaced
@@ -54,6 +56,7 @@ class Kind(StrEnum):
     STUB_WITHOUT_COPY = "stub-without-copy"
     LOST_STUB = "lost-stub"
     COPY_WITHOUT_BLOB = "copy-without-blob"
+    DELETED_BY_RULE = "deleted-by-rule"
     OLDER_COPY = "older-copy"
     STRANGER = "stranger"
     UNPLACED = "unplaced"
@@ -117,10 +120,12 @@ def of_copy(entry: Entry, nodes: str) -> Kind | None:
     return None
 
 
-def of_absent(row: Row | None) -> Kind:
+def of_absent(row: Row | None, *, deleted: bool) -> Kind:
     """A copy of ours whose blob is not here. One that the queue still knows was deleted just now, for all we know: what
-    a client deletes is not brought back before that is through."""
-    return Kind.WAITING if row is not None else Kind.COPY_WITHOUT_BLOB
+    a client deletes is not brought back before that is through. `deleted`: its rule would delete it here at once."""
+    if row is not None:
+        return Kind.WAITING
+    return Kind.DELETED_BY_RULE if deleted else Kind.COPY_WITHOUT_BLOB
 
 
 def is_version(here: Here, entry: Entry) -> bool:
