@@ -186,7 +186,8 @@ class Offload(Table):
     )
     reserve_percent: Percent = Field(
         default=97.0,
-        description="Use from which on requests that write are refused with 503 until there is room; 100: never.",
+        description="Use from which on requests that write wait for room, 10 s at most, and are refused with 503 if "
+        "none was made; 100: never.",
     )
     rules: list[Rule] = Field(default_factory=list, description="Which blobs go to the cloud, and how.")
 

@@ -1,4 +1,5 @@
-"""Writes on a mount that is almost full: refused before their bodies are staged, and nothing else is."""
+"""Writes on a mount that is almost full: they wait for the sidecar to make room, and are refused before their bodies
+are staged when there is none; nothing else is."""
 
 import asyncio
 import os
@@ -11,7 +12,7 @@ import pytest
 
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.server.diskpool import DiskPools, PoolLimits
-from dataplane.server.lowspace import MESSAGE, SECONDS, LowSpace, use_percent
+from dataplane.server.lowspace import MESSAGE, PATIENCE_SECONDS, SECONDS, LowSpace, use_percent
 from dataplane.server.node import Account
 from tests.support import Answer, InProcessServer, WireClient
 
@@ -38,6 +39,7 @@ class OneMount:
         self.used = 10
         self.looks = 0
         self.now = 100.0
+        self.room_at = float("inf")  # when somebody makes room
         self.root_fd = 7
         self.store = self
         self.fails = False
@@ -53,7 +55,15 @@ class OneMount:
         self.looks += 1
         if self.fails:
             raise OSError(5, "no")
-        return found(100, 100 - self.used, 100 - self.used)
+        used = self.used if self.now < self.room_at else 10
+        return found(100, 100 - used, 100 - used)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def low_space_of(mount: OneMount) -> LowSpace:
+    return LowSpace(97, lambda: mount.now, mount.look, mount.sleep)
 
 
 async def refused(low_space: LowSpace, mount: OneMount) -> bool:
@@ -66,28 +76,50 @@ async def refused(low_space: LowSpace, mount: OneMount) -> bool:
 
 def test_one_look_a_second_decides_for_all() -> None:
     mount = OneMount()
-    low_space = LowSpace(97, lambda: mount.now, mount.look)
+    low_space = low_space_of(mount)
 
     async def story() -> list[Any]:
         seen: list[Any] = [await asyncio.gather(*(refused(low_space, mount) for _ in range(20))), mount.looks]
         mount.used = 97
         mount.now += SECONDS * 0.9
-        seen += [await refused(low_space, mount), mount.looks]
+        return [*seen, await refused(low_space, mount), mount.looks]
+
+    assert asyncio.run(story()) == [[False] * 20, 1, False, 1]
+
+
+def test_who_finds_it_full_waits_for_room_and_is_refused_when_none_comes() -> None:
+    mount = OneMount()
+    mount.used = 97
+    low_space = low_space_of(mount)
+
+    async def story() -> list[Any]:
+        began = mount.now
+        seen: list[Any] = [await refused(low_space, mount), mount.now - began]
+        began, looks = mount.now, mount.looks
+        mount.now += SECONDS / 2
+        seen += [await refused(low_space, mount), mount.looks - looks]  # at once, as it has been full for long
         mount.now += SECONDS
-        seen += [await refused(low_space, mount), await refused(low_space, mount), mount.looks]
+        seen += [await refused(low_space, mount), mount.looks - looks, mount.now - began]
         mount.used = 96
         mount.now += SECONDS
-        seen += [await refused(low_space, mount), mount.looks]
-        mount.fails = True
+        seen += [await refused(low_space, mount)]
+        mount.used = 97  # anew, so there is patience anew
         mount.now += SECONDS
-        return [*seen, await refused(low_space, mount)]
+        began, mount.room_at = mount.now, mount.now + 3 * SECONDS
+        return [*seen, await refused(low_space, mount), mount.now - began]
 
-    assert asyncio.run(story()) == [[False] * 20, 1, False, 1, True, True, 2, False, 3, False]
+    assert asyncio.run(story()) == [True, PATIENCE_SECONDS, True, 0, True, 1, 1.5 * SECONDS, False, False, 3 * SECONDS]
+
+
+def test_a_mount_whose_use_cannot_be_told_is_not_refused() -> None:
+    mount = OneMount()
+    mount.used, mount.fails = 97, True
+    assert asyncio.run(refused(low_space_of(mount), mount)) is False
 
 
 def test_a_caller_that_goes_away_leaves_the_look_to_the_others() -> None:
     mount = OneMount()
-    low_space = LowSpace(97, lambda: mount.now, mount.look)
+    low_space = low_space_of(mount)
 
     async def story() -> bool:
         first = asyncio.create_task(refused(low_space, mount))
@@ -100,6 +132,19 @@ def test_a_caller_that_goes_away_leaves_the_look_to_the_others() -> None:
     assert mount.looks == 1
 
 
+class FastClock:
+    """The monotonic clock, and naps that cost nothing."""
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def seconds(self) -> float:
+        return time.monotonic() + self.slept
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[InProcessServer]:
     """A server for which any use of the disk is too much, once its first blobs are there."""
@@ -109,7 +154,8 @@ def full(tmp_path: Path) -> Iterator[InProcessServer]:
     assert put(client, "/box/b").status == 201
     client.request("PUT", "/box/b2", {"comp": "block", "blockid": "AAAA"}, None, b"block")
     client.close()
-    started.node.low_space = LowSpace(0.000001, time.monotonic, lambda fd: found(100, 3, 3))
+    clock = FastClock()
+    started.node.low_space = LowSpace(0.000001, clock.seconds, lambda fd: found(100, 3, 3), clock.sleep)
     yield started
     started.close()
 
