@@ -25,6 +25,7 @@ from agent.offload.gate import FuseBlown, Gate
 from agent.offload.homes import AWAY, Homes
 from agent.offload.look import Looked, Stores
 from agent.offload.pace import SharedPace
+from agent.offload.reconcile.course import LAST
 from agent.offload.rows import Copy, Failure, Row, Seen, Turn
 from agent.offload.rules import Decision, Rules, Subject, decide
 from agent.offload.setbacks import SECOND_NS, STAYS_HERE
@@ -77,6 +78,7 @@ class Delivery:
         self._pace: Final = pace
         self._node: Final = node
         self._known_since: Final = known_since
+        self._compared = False  # mounts and cloud, since the database was made
         self.conflicts: dict[str, int] = {}  # by policy: versions of somebody else that ours took the place of
         self._threads: Final = trio.CapacityLimiter(UPLOADS_COUNT_MAX)
 
@@ -243,35 +245,53 @@ class Delivery:
         log.info("conflict, %s: somebody else's version %s of %s%a %s", policy, sent.replaced, at, target.name, became)
 
     async def _missing(self, row: Row, errand: Errand, now: int) -> bool:
-        """There is no such blob here: the copy stays, or goes after the fuse had a look at it."""
+        """There is no such blob here: the copy stays, or goes after the fuse had a look at it. What may have a copy is
+        not even forgotten while its directory is away: it would be sent once more when that is back."""
         decision = self._verdict(row, now)
-        if not row.copied_at or decision.delete != "propagate":
+        going, confirmed = row.residency is Residency.GOING, row.changed_at == fuse.CONFIRMED
+        if not (row.copied_at or going or (row.etag and await self._is_ignorant())):
             await self._forget(row, decision, errand)
             return False
-        if row.residency is not Residency.GOING:
+        away = not (going and confirmed) and await self._homes.is_away(row.account, row.container)
+        place = decision.target if not row.copied_at else Target(row.cloud_container, row.cloud_name)
+        if not away and (place is None or decision.delete != "propagate"):
+            await self._queue(lambda queue: queue.gone(row))
+            return False
+        if not going:
             turn = Turn(now + int(fuse.SETTLE_SECONDS * SECOND_NS), decision.priority, decision.order_key)
             await self._queue(lambda queue: queue.deleted(row, turn, now))
             return False
-        if row.changed_at != fuse.CONFIRMED and await self._homes.is_away(row.account, row.container):
+        if away:
             raise FuseBlown(AWAY)
-        target, guard = Target(row.cloud_container, row.cloud_name), Guard(row.cloud_etag)
+        assert place is not None
+        await self._delete(row, decision, place, errand)
+        return True
+
+    async def _delete(self, row: Row, decision: Decision, target: Target, errand: Errand) -> None:
+        """Delete the copy, if the fuse lets it go."""
+        guard = Guard(row.cloud_etag if row.copied_at else "")
         version = "" if self._is_its_own(row, decision, target) else row.copied_etag
         work = functools.partial(delete, self._cloud, target, guard, errand, node=self._node, version=version)
         with contextlib.suppress(Conflict):  # somebody else's version is there: theirs to delete
             async with self._gate.delete(row, target, decision.delete_fuse_percent):
                 await self._on_thread(work, errand)
         await self._queue(lambda queue: queue.gone(row))
-        return True
 
     async def _forget(self, row: Row, decision: Decision, errand: Errand) -> None:
-        """A blob that is gone, and of which no copy is known, or whose copy stays. One that was looked at may have been
-        sent by a sidecar that was killed before it could say so: then what is there is ours, and goes as well."""
+        """A blob that is gone, and that was never sent as far as this database knows. One that was looked at may have
+        been sent by a sidecar that was killed before it could say so: then what is there is ours, and goes as well."""
         target = decision.target
-        if decision.delete == "propagate" and row.etag and target is not None:
+        doubtful = decision.delete == "propagate" and row.etag
+        if target is not None and doubtful and not await self._homes.is_away(row.account, row.container):
             work = functools.partial(delete, self._cloud, target, Guard(), errand, node=self._node)
             with contextlib.suppress(Conflict):
                 await self._on_thread(work, errand)
         await self._queue(lambda queue: queue.gone(row))
+
+    async def _is_ignorant(self) -> bool:
+        """Whether the database is new and was not compared with the cloud yet: it does not know what was sent."""
+        self._compared = self._compared or bool(await self._queue(lambda queue: queue.recall(LAST)))
+        return not self._compared
 
     def _is_its_own(self, row: Row, decision: Decision, place: Target) -> bool:
         """Whether rules put this blob, and no other, at a place in the cloud. Where its copy is may be a stub's word,

@@ -2,7 +2,8 @@
 
 A container whose directory is gone, or empty and another one than the queue knew, has lost its blobs to nobody's wish
 as far as we can tell: a mount that is missing shows the directory below it, and a renamed one leaves none. However few
-they are, a person is asked before their copies go. The same directory, emptied, is a wish; so is what the endpoint did
+they are, a person is asked before their copies go, and before copies that stay are forgotten (their blobs would be sent
+once more when the directory is back). The same directory, emptied, is a wish; so is what the endpoint did
 to the container itself, which the journal tells (`meant`).
 
 A directory is known by its inode's number: the one below a mount has another one than the mount's root. A file system

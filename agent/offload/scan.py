@@ -238,10 +238,13 @@ def _differs(row: Known, state: BlobState | None, again: bool, now: int) -> bool
     What is queued will be looked at when its turn comes; only a later change puts that turn off. What was noted while
     the clock was ahead would have its turn when that time comes, and gets one now. What will never go has no turn: any
     other version of it is news, also a file that is older. A stub of a blob that counts as here, or the other way
-    round, is what a process that was killed could not report any more.
+    round, is what a process that was killed could not report any more. What was to be deleted in the cloud and is here
+    is news too: its directory is back.
     """
     if state is None:
         return row.residency is not Residency.GOING
+    if row.residency is Residency.GOING:
+        return True
     if row.residency is Residency.QUEUED:
         if row.hold is Hold.POISON and row.etag:
             return again or state.properties.etag != row.etag

@@ -17,6 +17,7 @@ Rejected: a process of its own for `blobedge reconcile` (two writers of one queu
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from agent.offload.failures import CloudFailed
 from agent.offload.failures import Kind as FaultKind
 from agent.offload.look import Stores
 from agent.offload.reconcile import cloudside, course, mountside
-from agent.offload.reconcile.course import Course, Phase, Wish
+from agent.offload.reconcile.course import LAST, Course, Phase, Wish
 from agent.offload.reconcile.ledger import Ledger, LedgerError
 from agent.offload.reconcile.listed import list_page
 from agent.offload.reconcile.origin import Origins
@@ -46,7 +47,6 @@ from dataplane.store.store import Store
 log = logging.getLogger("blobedge.offload")
 
 UNDER_WAY: Final = "reconcile"  # in the queue's settings: the Course
-LAST: Final = "reconciled"  # likewise: the one that was finished last
 LEDGER_FILE: Final = "reconcile.db"
 CALL_SECONDS_MAX: Final = 120.0  # for one page of a mount; it hangs then
 RETRY_SECONDS: Final = 10.0
@@ -130,15 +130,16 @@ class Reconciler:
 
     async def rebuild(self) -> bool:
         """For a database that is new: rows of all that the mounts and the cloud hold. False when the cloud, or a mount,
-        could not be asked: then the mounts have to be looked at alone. What was begun goes on. Raises QueueError."""
+        could not be asked, or somebody stopped it: then the mounts have to be looked at alone. Raises QueueError."""
         try:
             began = await self.ask(Wish(repair=True, fast=True))
         except Busy:  # an operator's wish outlived the process: it does what is needed if it mends
             return False
         while True:
-            if self.last is not None and self.last.began >= began:
-                return not self.last.failed
-            if self.problem or not self._online():
+            under_way, last = await self._queue(_courses)
+            if last is not None and last.began == began:
+                return not last.failed
+            if not _is(under_way, began) or self.problem or not self._online():  # it goes on, if it was not stopped
                 return False
             await trio.sleep(TURN_SECONDS)
 
@@ -180,7 +181,8 @@ class Reconciler:
             self.problem = str(error)
             log.warning("the reconciliation stops for %g s: %s", RETRY_SECONDS, error)
             if isinstance(error, LedgerError):
-                await self._keep(Course(wish=begun.wish, began=begun.began))
+                with suppress(_Stopped):
+                    await self._keep(Course(wish=begun.wish, began=begun.began))
             await trio.sleep(RETRY_SECONDS)
 
     async def _go(self, now: Course) -> None:
@@ -211,13 +213,13 @@ class Reconciler:
         """End it without an answer. What the last whole one found is still what is known."""
         log.warning("the reconciliation ends, as the cloud refuses it: %s", why)
         await self._on_thread(self._ledger.remove)
-        await self.stop()
+        await self._queue(partial(_forget, at.began))
         self.problem, self._refusals = "", 0
         self.course, self.refused = None, replace(at, failed={**at.failed, THE_CLOUD: why})
 
     async def _finish(self, done: Course) -> None:
         def note(queue: Queue) -> None:
-            queue.remember(UNDER_WAY, "")
+            _forget(done.began, queue)
             queue.remember(LAST, done.to_json())
 
         await self._on_thread(self._ledger.remove)
@@ -234,7 +236,7 @@ class Reconciler:
         """Note the place, with what mends a page in one transaction. Raises _Stopped when nobody wants it any more."""
 
         def note(queue: Queue) -> Course | None:
-            if not queue.recall(UNDER_WAY):
+            if not _is(_courses(queue)[0], now.began):  # another one was begun since it was stopped
                 return None
             after = now if mend is None else now.with_found((), mend(queue))
             queue.remember(UNDER_WAY, after.to_json())
@@ -433,6 +435,21 @@ class Reconciler:
             return await trio.to_thread.run_sync(work, errand, abandon_on_cancel=True)
         finally:
             errand.stop()
+
+
+def _courses(queue: Queue) -> tuple[Course | None, Course | None]:
+    """The one that is under way, and the one that was finished last."""
+    return course.from_json(queue.recall(UNDER_WAY)), course.from_json(queue.recall(LAST))
+
+
+def _is(under_way: Course | None, began: int) -> bool:
+    return under_way is not None and under_way.began == began
+
+
+def _forget(began: int, queue: Queue) -> None:
+    """It is not under way any more. One that was begun since then stays."""
+    if _is(_courses(queue)[0], began):
+        queue.remember(UNDER_WAY, "")
 
 
 class _Stopped(Exception):
