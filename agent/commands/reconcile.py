@@ -1,8 +1,11 @@
 """`blobedge reconcile`: what the mounts, the queue and the cloud say otherwise than each other; mends and restores it.
 
-It asks the running service, which does the work and goes on with it when this command is interrupted. Exit codes: 0
-nothing differs, or all that differed was mended; 1 differences are left, or part of it could not be looked at; 2 nobody
-answers, or offload is off; 78 a mistake in the call.
+It asks the running service, which does the work and goes on with it when this command is interrupted. Another one that
+is under way, an operator's or the node's own, is waited for. Rejected: a refusal then (a node whose database is new has
+one by itself, so the first command after a restore of the node would fail for no fault of the operator).
+
+Exit codes: 0 nothing differs, or all that differed was mended; 1 differences are left, or part of it could not be
+looked at; 2 nobody answers, or offload is off; 78 a mistake in the call; 130 interrupted.
 """
 
 import json
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from agent.commands.finding import Admin, Json, Place, TokenFile, running_queue
-from agent.commands.terminal import shown
+from agent.commands.terminal import counted, shown
 from agent.problems import OperatorError
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ EXIT_LEFT: Final = 1
 POLL_SECONDS: Final = 0.2
 ABSENT_SECONDS_MAX: Final = 15.0  # longer than the service takes to find what it was asked for
 EXAMPLES: Final = 5  # names below the table, of each word
+_GOES_ON: Final = "the service goes on: the same command joins it again, --stop ends it"
+_NOT_BEGUN: Final = "not begun; the one that is under way goes on"
 _PHASES: Final = {
     "list": "lists the cloud",
     "mount": "compares the mounts",
@@ -47,6 +52,10 @@ _WORDS: Final = (
     ("stranger", "in the cloud, of another node or program", ""),
     ("unplaced", "in the cloud, and no rule of today leads there", ""),
 )
+
+
+#: Told the one that is under way, why it does not go on, and whether it is another one, that is waited for.
+_Progress = Callable[[dict[str, Any] | None, str, bool], None]
 
 
 def register(app: typer.Typer) -> None:
@@ -90,11 +99,7 @@ def reconcile(
         wish = {**(where.query if where else {}), **({"nodes": node} if node else {})}
         wish |= {"repair": "1"} if repair or restore else {}
         wish |= {"restore": "1"} if restore else {}
-        try:
-            done = _carry_out(found, wish, as_json)
-        except KeyboardInterrupt:
-            typer.echo("the service goes on: the same command joins it again, --stop ends it", err=True)
-            raise
+        done = _carry_out(found, wish, as_json)
     if as_json:
         print(json.dumps(done, indent=1))
     else:
@@ -104,26 +109,46 @@ def reconcile(
 
 def _carry_out(found: "QueueClient", wish: dict[str, str], quiet: bool) -> dict[str, Any]:
     """Begin it, and look on until it is through. Raises OperatorError when it was stopped."""
-    began = int(found.post("/reconcile/begin", wish)["began"])
+    began: int | None = None
+    try:
+        with _progress(quiet) as progress:
+            began = _begin(found, wish, progress)
+            return _look_on(found, began, progress)
+    except KeyboardInterrupt:
+        typer.echo(_NOT_BEGUN if began is None else _GOES_ON, err=True)
+        raise
+
+
+def _begin(found: "QueueClient", wish: dict[str, str], progress: _Progress) -> int:
+    """Begin it, or join the same; another one is waited for: a node has one by itself when its database is new, and
+    nobody has to know of that. Returns which one it is."""
+    while (began := found.post("/reconcile/begin", wish)["began"]) is None:
+        now = found.get("/reconcile")
+        progress(now["running"], now["problem"], True)
+        time.sleep(POLL_SECONDS)
+    return int(began)
+
+
+def _look_on(found: "QueueClient", began: int, progress: _Progress) -> dict[str, Any]:
+    """Until it is through. Raises OperatorError when it was stopped."""
     seen_at = time.monotonic()
-    with _progress(quiet) as progress:
-        while True:
-            now = found.get("/reconcile")
-            if now["last"] is not None and now["last"]["began"] >= began:
-                return dict(now["last"])
-            running = now["running"]
-            if running is not None and running["began"] != began:
-                raise OperatorError("it was stopped, and another one begun")
-            if running is not None:
-                seen_at = time.monotonic()
-            elif time.monotonic() - seen_at > ABSENT_SECONDS_MAX:
-                raise OperatorError("it was stopped: nothing is under way")
-            progress(running, now["problem"])
-            time.sleep(POLL_SECONDS)
+    while True:
+        now = found.get("/reconcile")
+        if now["last"] is not None and now["last"]["began"] >= began:
+            return dict(now["last"])
+        running = now["running"]
+        if running is not None and running["began"] > began:
+            raise OperatorError("it was stopped, and another one begun")
+        if running is not None:
+            seen_at = time.monotonic()
+        elif time.monotonic() - seen_at > ABSENT_SECONDS_MAX:
+            raise OperatorError("it was stopped: nothing is under way")
+        progress(running, now["problem"], False)
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[dict[str, Any] | None, str], None]]:
+def _progress(quiet: bool) -> Iterator[_Progress]:
     """A line that says how far it is; where nobody looks, only what keeps it from going on. How much there is, nobody
     knows before the end."""
     from rich.console import Console
@@ -133,22 +158,29 @@ def _progress(quiet: bool) -> Iterator[Callable[[dict[str, Any] | None, str], No
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("begins", total=None)
+        said: set[str] = set()
 
-        told_of = ""
+        def say(text: str) -> None:
+            if text not in said and bar.disable:
+                typer.echo(f"blobedge: {text}", err=True)
+            said.add(text)
 
-        def told(running: dict[str, Any] | None, problem: str) -> None:
-            nonlocal told_of
-            words = "begins"
-            if running is not None:
-                at = "/".join(part for part in (running["account"], running["container"]) if part)
-                counts = f"{running['listed']:,} in the cloud, {running['blobs']:,} here"
-                words = f"{_PHASES[running['phase']]} {shown(at)}: {counts}" + (f"; {problem}" if problem else "")
+        def told(running: dict[str, Any] | None, problem: str, another: bool) -> None:
+            words = _how_far(running) if running is not None else "begins"
+            if another and running is not None:
+                say(f"another reconciliation is under way ({words}): this one begins after it, or after --stop")
+                words = f"waits for another one, which {words}"
+            if problem and running is not None:
+                say(f"it waits, as {shown(problem)}; `blobedge reconcile --stop` ends it")
+                words += f"; {shown(problem)}"
             bar.update(task, description=words)
-            if problem and problem != told_of and not console.is_terminal:
-                typer.echo(f"blobedge: it waits, as {shown(problem)}; `blobedge reconcile --stop` ends it", err=True)
-            told_of = problem
 
         yield told
+
+
+def _how_far(running: dict[str, Any]) -> str:
+    at = "/".join(part for part in (running["account"], running["container"]) if part)
+    return f"{_PHASES[running['phase']]} {shown(at)}: {running['listed']:,} in the cloud, {running['blobs']:,} here"
 
 
 def _print(done: dict[str, Any]) -> None:
@@ -175,7 +207,7 @@ def _print(done: dict[str, Any]) -> None:
                 print(f"{word}: {shown(name)}")
     for note in (*done["notes"], *(f"{account} was not looked at: {why}" for account, why in done["failed"].items())):
         print(shown(note))
-    print(f"{done['blobs']:,} blobs here, {done['listed']:,} in the cloud: " + _verdict(done, mends))
+    print(f"{counted(done['blobs'], 'blob')} here, {done['listed']:,} in the cloud: " + _verdict(done, mends))
 
 
 def _verdict(done: dict[str, Any], mends: bool) -> str:
@@ -185,4 +217,7 @@ def _verdict(done: dict[str, Any], mends: bool) -> str:
         if done["failed"]:
             return "nothing differs in what was looked at"
         return "nothing differs" + (" any more" if any(done["mended"].values()) else "") + more
-    return f"{done['left']:,} differences" + (" are left" if mends else ": --repair mends what it can")
+    left = counted(done["left"], "difference")
+    if not mends:
+        return f"{left}: --repair mends what it can"
+    return f"{left} {'is' if done['left'] == 1 else 'are'} left"

@@ -1,5 +1,6 @@
 """Mount, queue and cloud: what differs is told, and mended; a lost database is made again out of the others."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -268,6 +269,50 @@ async def test_one_at_a_time_and_it_can_be_stopped(node: Node) -> None:
     await node.reconciler.stop()
     assert (await node.reconcile(repair=True)).wish.repair
     assert not node.queue.queue.recall(UNDER_WAY)
+
+
+async def test_one_that_is_begun_right_after_a_stop_is_not_taken_for_the_one_that_was_stopped(node: Node) -> None:
+    node.put("a")
+    node.send("a")
+    reconciler = node.reconciler
+    listing = threading.Event()
+
+    def held(_: Exchange) -> None:
+        listing.wait()
+
+    node.world.proxy.fault = held
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reconciler.run)
+            await reconciler.ask(Wish())
+            while reconciler.course is None:  # noqa: ASYNC110 - the product tells no event
+                await trio.sleep(0.01)
+            await reconciler.stop()
+            began = await reconciler.ask(Wish(repair=True))
+            listing.set()
+            while reconciler.last is None:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    assert (reconciler.last.began, reconciler.last.wish.repair) == (began, True)
+
+
+@pytest.mark.parametrize("another", [False, True])
+async def test_that_of_a_new_database_is_not_waited_for_when_it_was_stopped(node: Node, another: bool) -> None:
+    reconciler = node.reconciler
+    rebuilt: list[bool] = []
+
+    async def rebuild() -> None:
+        rebuilt.append(await reconciler.rebuild())
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rebuild)
+            while not await node.queue(lambda queue: queue.recall(UNDER_WAY)):  # noqa: ASYNC110 - no event of it
+                await trio.sleep(0.01)
+            await reconciler.stop()
+            if another:
+                await node.reconcile(account=ACCOUNT, container=HERE)  # says nothing of the other containers
+    assert rebuilt == [False]
 
 
 def forbid(exchange: Exchange) -> None:

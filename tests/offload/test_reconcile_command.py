@@ -4,10 +4,17 @@ its disk."""
 import shutil
 import signal
 import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.offload.engine_support import Edge, edge
+from agent.offload.client import QueueClient
+from tests.observability.service import CHECKOUT
+from tests.offload.azurite import Exchange
+from tests.offload.engine_support import SECONDS_MAX, Edge, edge
 from tests.offload.reconcile_support import Asked
 
 BLOBS = {"a": b"a" * 10, "b/c": b"c" * 3000, "empty": b""}
@@ -21,6 +28,17 @@ def document(node: Edge, *arguments: str) -> dict[str, Any]:
     return Asked(node.service.admin).document(*arguments)
 
 
+@contextmanager
+def begun(node: Edge, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, while it runs."""
+    command = [sys.executable, "-m", "agent", "reconcile", *arguments, "--admin", node.service.admin]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
 def test_what_differs_is_told_then_mended(cloud_port: int, tmp_path: Path) -> None:
     with edge(cloud_port, tmp_path) as node:
         container = node.container("told")
@@ -32,7 +50,7 @@ def test_what_differs_is_told_then_mended(cloud_port: int, tmp_path: Path) -> No
         ran = reconcile(node, "acct/told")
         assert ran.returncode == 1
         assert "missing: acct/told/a" in ran.stdout
-        assert "1 differences: --repair mends what it can" in ran.stdout
+        assert "1 difference: --repair mends what it can" in ran.stdout
         assert document(node, "acct/told", "--repair")["mended"] == {"missing": 1}
         node.until_in_cloud("told", BLOBS)
         ran = reconcile(node)
@@ -41,6 +59,34 @@ def test_what_differs_is_told_then_mended(cloud_port: int, tmp_path: Path) -> No
         assert reconcile(node, "--node", "x").returncode == 78
         assert reconcile(node, "acct/told/prefix").returncode == 78
         assert reconcile(node, "--stop").stdout == "none is under way\n"
+
+
+def test_another_one_is_waited_for(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        node.container("waited").upload_blob("a", b"a")
+        node.until_in_cloud("waited", {"a": b"a"})
+        node.until(lambda report: report.get("reconcile"))
+        goes_on = threading.Event()
+
+        def held(_: Exchange) -> None:
+            goes_on.wait(SECONDS_MAX)
+
+        node.proxy.fault = held
+        QueueClient.find(node.service.admin).post("/reconcile/begin", {"repair": "1"})
+        with begun(node, "acct/waited") as patient, begun(node, "--json") as hasty:
+            assert patient.stderr is not None
+            assert hasty.stderr is not None
+            try:
+                for each in (patient, hasty):
+                    assert each.stderr is not None
+                    assert "another reconciliation is under way" in each.stderr.readline()
+                hasty.send_signal(signal.SIGINT)
+                assert "not begun; the one that is under way goes on" in hasty.stderr.read()
+                assert hasty.wait(SECONDS_MAX) == 130
+            finally:
+                goes_on.set()
+            said, _ = patient.communicate(timeout=SECONDS_MAX)
+            assert (patient.returncode, "1 blob here" in said) == (0, True), said
 
 
 def test_a_database_that_is_deleted_is_made_again_while_it_serves(cloud_port: int, tmp_path: Path) -> None:

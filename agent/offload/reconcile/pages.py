@@ -1,7 +1,8 @@
 """The pages of the queue's socket for `blobedge reconcile`.
 
 GET  /reconcile        the one that is under way with why it waits, if it does, and the one that was finished last
-POST /reconcile/begin  repair=1, restore=1, account, container, nodes: begin one, or join the same
+POST /reconcile/begin  repair=1, restore=1, account, container, nodes: begin one, or join the same; `began` tells which
+                       it is, null: another one is under way
 POST /reconcile/stop   forget the one that is under way
 """
 
@@ -27,11 +28,10 @@ def routes(reconciler: Reconciler) -> tuple[Routes, Routes]:
             raise Refused(404, f"this node has no account {account!r}")
         wish = Wish(query.get("repair") == "1", query.get("restore") == "1", account, container, query.get("nodes", ""))
         try:
-            return json_response({"began": await reconciler.ask(wish)})
+            began: int | None = await reconciler.ask(wish)
         except Busy:
-            raise Refused(
-                409, "another reconciliation is under way: wait for it, or `blobedge reconcile --stop`"
-            ) from None
+            began = None
+        return json_response({"began": began})
 
     async def stop(_query: Mapping[str, str]) -> Response:
         await reconciler.stop()
