@@ -6,7 +6,8 @@ our own computing and turns of the event loop. The third part, waiting for the c
 
 disk: from the first to the last instruction of a call on a thread, of a job's `prepare`, and of the group commit that a
 job is in, with the syncs that all jobs of the group share. Hashing on a data thread is in it: it goes with the bytes.
-queue: the rest of the wait, that is, until a thread is free or the groups before are committed.
+queue: the rest of the wait, that is, until a thread is free or the groups before are committed; and the wait for room
+on a disk that is almost full.
 """
 
 import time
@@ -67,6 +68,14 @@ class Timings:
             return await committer.submit(job)
         finally:
             self.settle()
+
+    async def queued(self, wait: Awaitable[T]) -> T:
+        """Wait for what is no work of this request. Raises what it raises."""
+        begun_ns = time.perf_counter_ns()
+        try:
+            return await wait
+        finally:
+            self.queue_ns += time.perf_counter_ns() - begun_ns
 
     def settle(self) -> None:
         """Add what has been waited for until now, for a request that is answered while its handler still waits."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dataplane.blobapi.errors import BlobError
+from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.server.commits import LoopCommitter
 from dataplane.server.diskpool import DiskPool, DiskPools
 from dataplane.server.timings import Timings
@@ -198,6 +198,23 @@ def test_a_jobs_preparation_is_disk() -> None:
         return timings
 
     assert asyncio.run(scene()).disk_ns >= HELD_NS
+
+
+def test_the_wait_for_room_is_queue_and_so_is_one_that_fails() -> None:
+    async def refused() -> None:
+        await asyncio.sleep(HELD_SECONDS)
+        raise BlobError(ErrorCode.SERVER_BUSY)
+
+    async def scene() -> Timings:
+        timings = Timings()
+        await timings.queued(asyncio.sleep(HELD_SECONDS))
+        with pytest.raises(BlobError):
+            await timings.queued(refused())
+        return timings
+
+    spent = asyncio.run(scene())
+    assert spent.queue_ns >= 2 * HELD_NS
+    assert spent.disk_ns == 0
 
 
 def test_a_stopwatch_that_runs_tells_what_it_has() -> None:
