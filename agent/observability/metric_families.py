@@ -57,8 +57,8 @@ _TABLE: Final = (
         "counter",
         (*_ANSWER, "phase"),
         "Where the requests' time went: queue (waiting for a thread, a group commit or room), disk (in file system "
-        "calls), send (waiting for the client's body). What is left of the duration is computing and turns of the event "
-        "loop.",
+        "calls), send (waiting for the client's body). What is left of the duration is computing and turns of the "
+        "event loop.",
     ),
     Family("blobedge_received_bytes_total", "counter", _ANSWER, "Bytes of requests' bodies."),
     Family("blobedge_sent_bytes_total", "counter", _ANSWER, "Bytes of answers' bodies."),
