@@ -17,7 +17,7 @@ import sqlite3
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from agent.offload import fuse, queries
+from agent.offload import astray, fuse, queries
 from agent.offload.schema import ACTIVE
 
 SLICE_ROWS: Final = 5_000  # about 50 ms
@@ -68,5 +68,8 @@ def apply(connection: sqlite3.Connection, act: Act, wanted: queries.Filter, afte
     page = queries.page(connection, wanted, after, SLICE_ROWS)
     statement, condition = _STATEMENTS[act]
     ids = json.dumps([row.id for row in page.rows])
-    changed = connection.execute(f"{statement} WHERE id IN (SELECT value FROM json_each(?)) AND {condition}", (ids,))
+    those = f"id IN (SELECT value FROM json_each(?)) AND {condition}"
+    if act is Act.DROP:
+        connection.execute(f"{astray.NOTE} {those}", (ids,))
+    changed = connection.execute(f"{statement} WHERE {those}", (ids,))
     return Done(changed.rowcount, page.after)

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from agent.offload.astray import IS_ASTRAY
 from agent.offload.ingest import Containers
 from agent.offload.moves import next_revision
 from agent.offload.rows import Adopted, Copy
@@ -25,10 +26,12 @@ _FACTS: Final = (
     "cloud_name", "copied_at", "copy_check", "revision",
 )  # fmt: skip
 _ADOPT: Final = f"""
-INSERT INTO blobs (container_id, name, due_at, hold, {", ".join(_FACTS)})
-VALUES (:container_id, :name, 0, '', {", ".join(f":{fact}" for fact in _FACTS)})
+INSERT INTO blobs (container_id, name, due_at, hold, away, {", ".join(_FACTS)})
+VALUES (:container_id, :name, 0, '', :residency = '{Residency.REMOTE}' OR {IS_ASTRAY},
+        {", ".join(f":{fact}" for fact in _FACTS)})
 ON CONFLICT (container_id, name) DO UPDATE SET
     {", ".join(f"{fact} = excluded.{fact}" for fact in _FACTS)},
+    away = max(away, excluded.away),
     hold = '', attempts = 0, failure = '', error = ''
 WHERE blobs.revision = :known
 """

@@ -3,7 +3,7 @@
 Every method is a transaction that is durable when it returns; `transaction()` puts several into one. It is an index of
 what the mount and the cloud hold, not the truth: a lost one costs a scan. Not thread-safe, and it blocks on the disk:
 the sidecar uses it through AsyncQueue. agent/offload/states.py says what a row goes through; the modules opening,
-schema, ingest, adopting, taking, moves, cold, queries and acts do what their names say.
+schema, ingest, adopting, taking, moves, astray, cold, queries and acts do what their names say.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from agent.offload import acts, adopting, cold, ingest, moves, opening, queries
-from agent.offload.rows import Adopted, Change, Copy, Failure, Look, Read, Row, Seen, Turn
+from agent.offload import acts, adopting, astray, cold, ingest, moves, opening, queries
+from agent.offload.rows import Adopted, Change, Copy, Failure, Freed, Look, Read, Row, Seen, Turn
 from agent.offload.taking import Taker, next_due
 
 
@@ -88,11 +88,12 @@ class Queue:
         changes: Iterable[Change],
         reads: Iterable[Read] = (),
         looks: Collection[tuple[str, str]] = (),
+        freed: Iterable[Freed] = (),
     ) -> None:
         """Note what a segment of a journal says up to `next_offset` bytes; after a crash, read on from `offsets()`.
         `looks` are containers (account, container) that are to be looked at as a whole."""
         with self.transaction():
-            ingest.note(self._connection, changes, reads, looks)
+            ingest.note(self._connection, changes, reads, looks, freed)
             self._connection.execute(
                 'INSERT INTO segments (name, "offset") VALUES (?, ?) '
                 'ON CONFLICT (name) DO UPDATE SET "offset" = excluded."offset"',
@@ -159,10 +160,11 @@ class Queue:
         with self.transaction():
             return moves.deleted(self._connection, row, turn, now)
 
-    def gone(self, row: Row) -> bool:
-        """The blob is neither here nor, as far as we answer for it, in the cloud: the row goes."""
+    def gone(self, row: Row, *, astray_too: bool = False) -> bool:
+        """The blob is neither here nor, as far as we answer for it, in the cloud: the row goes. `astray_too`: what the
+        cloud has stays, and a new blob of the name does not replace it if a stub may need it."""
         with self.transaction():
-            return moves.gone(self._connection, row)
+            return moves.gone(self._connection, row, astray_too=astray_too)
 
     def copied(self, row: Row, copy: Copy) -> bool:
         """The cloud was verified to have this version."""
@@ -173,6 +175,16 @@ class Queue:
         """The blob was looked at: it is a stub of a version that the cloud has. `seen.size` is of the blob's bytes."""
         with self.transaction():
             return moves.stubbed(self._connection, row, seen, copy)
+
+    def leaving(self, rows: Iterable[Row]) -> None:
+        """These are about to be evicted: from here on, what the cloud has of them is not replaced unseen."""
+        with self.transaction():
+            astray.leaving(self._connection, rows)
+
+    def stayed(self, rows: Iterable[Row]) -> None:
+        """These were not evicted after all."""
+        with self.transaction():
+            astray.stayed(self._connection, rows)
 
     def evicted(self, row: Row) -> bool:
         """A stub stands here now for this version."""

@@ -18,8 +18,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
-from agent.offload import moves
-from agent.offload.rows import Change, Look, Read
+from agent.offload import astray, moves
+from agent.offload.rows import Change, Freed, Look, Read
 from agent.offload.states import TABLE, Event, Residency
 from dataplane.journal.heat import INTERVAL_NS
 
@@ -30,9 +30,10 @@ HEAT_GAP_NS: Final = INTERVAL_NS * 9 // 10
 _CONTAINER: Final = "SELECT id FROM containers WHERE account = ? AND container = ?"
 # A row that was not there is treated as one that no rule had sent.
 _NOTE: Final = f"""
-INSERT INTO blobs (container_id, name, revision, changed_at, modified_ns, due_at, priority, order_key, hold, residency)
+INSERT INTO blobs (container_id, name, revision, changed_at, modified_ns, due_at, priority, order_key, hold, residency,
+                   away)
 VALUES (:container_id, :name, :revision, :at, :last, :due_at, :priority, :order_key, :hold,
-        '{TABLE[Residency.LOCAL, Event.CHANGED]}')
+        '{TABLE[Residency.LOCAL, Event.CHANGED]}', {astray.IS_ASTRAY})
 ON CONFLICT (container_id, name) DO UPDATE SET
     residency = {moves.next_residency(Event.CHANGED)},
     changed_at = {moves.SINCE},
@@ -59,9 +60,10 @@ def note(
     changes: Iterable[Change],
     reads: Iterable[Read] = (),
     looks: Collection[tuple[str, str]] = (),
+    freed: Iterable[Freed] = (),
 ) -> None:
-    """Note changes, reads, and containers that are to be looked at as a whole, in a transaction of the caller. A read
-    of a blob that has no row says nothing."""
+    """Note changes, reads, containers that are to be looked at as a whole, and stubs that went, in a transaction of the
+    caller. A read of a blob that has no row says nothing."""
     containers = Containers(connection)
     merged = _merged(changes)
     revision = moves.next_revision(connection) if merged or looks else 0
@@ -74,6 +76,7 @@ def note(
         ),
     )
     connection.executemany(_LOOK, ((containers[container], revision) for container in looks))
+    astray.freed(connection, freed)
 
 
 def looks(connection: sqlite3.Connection) -> list[Look]:

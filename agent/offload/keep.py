@@ -1,5 +1,6 @@
 """Keeping a version that something else is to take the place of: the service copies it beside the blob. Somebody
-else's, before ours replaces it; ours, of which a stub was moved here to another name (`elsewhere`).
+else's, before ours replaces it; ours, of which a stub may have been moved here (astray.py), and which `kept` finds
+again; ours, of which a stub was found under another name (`elsewhere`).
 
 It goes to `NAME.conflict-<ETag in hexadecimal>`, in the same container. The name is made of the version, so a copy that
 was interrupted is found again, and the same version is never kept twice. Nothing goes through the node. The copy
@@ -19,11 +20,13 @@ from agent.offload.cloud import Cloud, seen_of
 from agent.offload.failures import found
 from agent.offload.transport import Errand
 from agent.offload.verify import Seen
+from dataplane.blobapi.model import Remote
 
 NAME_CHARACTERS_MAX: Final = 1024  # REST page "Naming and referencing containers, blobs, and metadata"
 COPY_SECONDS_MAX: Final = 600.0  # copies within an account take milliseconds to seconds
 POLL_SECONDS: Final = 0.5
 _SUFFIX: Final = ".conflict-"
+_LISTED_CHARACTERS_MAX: Final = 900  # of a name, of which `conflict_name` leaves at least so much
 _BROKEN: Final = ("failed", "aborted")
 
 
@@ -46,6 +49,31 @@ def beside(cloud: Cloud, container: str, name: str, seen: Seen, errand: Errand) 
     if _copied(cloud, cloud.blob(container, name), cloud.blob(container, kept_as), seen, errand) is None:
         raise found("CopyFailed", cloud.request("Copy Blob", "wr", container, kept_as))
     return kept_as
+
+
+def kept(cloud: Cloud, remote: Remote, errand: Errand) -> tuple[str, Seen] | None:
+    """Where the version that a stub stands for was kept beside its place: the name, and what is there. It is known by
+    its size and MD5; by its ETag it is found without a listing, unless that had moved. Raises CloudFailed."""
+    wanted = conflict_name(remote.name, remote.etag)
+    seen = cloud.head(remote.container, wanted, errand)
+    if seen is not None and is_of(remote, seen):
+        return wanted, seen
+    listing = cloud.request("List Blobs", "l", remote.container, "")
+    prefix = (remote.name + _SUFFIX)[:_LISTED_CHARACTERS_MAX]
+    found_there = cloud.call(
+        listing, errand, lambda: list(cloud.container(remote.container).list_blobs(name_starts_with=prefix))
+    )
+    for each in found_there:
+        if each.size == remote.size and is_beside(remote.name, each.name):
+            seen = cloud.head(remote.container, each.name, errand)
+            if seen is not None and is_of(remote, seen):
+                return str(each.name), seen
+    return None
+
+
+def is_of(remote: Remote, seen: Seen) -> bool:
+    """Whether this has the bytes that a stub stands for."""
+    return (seen.facts.size, seen.md5) == (remote.size, remote.md5)
 
 
 def elsewhere(

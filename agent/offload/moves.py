@@ -9,7 +9,7 @@ import re
 import sqlite3
 from typing import Final
 
-from agent.offload import fuse
+from agent.offload import astray, fuse
 from agent.offload.rows import ERROR_CHARACTERS_MAX, Copy, Failure, Row, Seen, Turn
 from agent.offload.schema import REVISION_KEY
 from agent.offload.states import TABLE, Event, Hold
@@ -94,8 +94,11 @@ def deleted(connection: sqlite3.Connection, row: Row, turn: Turn, now: int) -> b
     return _move(connection, row, Event.DELETED, f", {_TURN}, {_HOLD}, changed_at = :at, attempts = 0", values)
 
 
-def gone(connection: sqlite3.Connection, row: Row) -> bool:
-    """Neither here nor, as far as we answer for it, in the cloud: forget it. Here again, it is not in the cloud."""
+def gone(connection: sqlite3.Connection, row: Row, *, astray_too: bool = False) -> bool:
+    """Neither here nor, as far as we answer for it, in the cloud: forget it. Here again, it is not in the cloud.
+    `astray_too`: what the cloud has of it stays there, and a stub that was moved may need it."""
+    if astray_too:
+        connection.execute(f"{astray.NOTE} id = ? AND revision = ?", (row.id, row.revision))
     done = connection.execute("DELETE FROM blobs WHERE id = ? AND revision = ?", (row.id, row.revision))
     if done.rowcount:
         return True
@@ -105,6 +108,8 @@ def gone(connection: sqlite3.Connection, row: Row) -> bool:
 
 def copied(connection: sqlite3.Connection, row: Row, copy: Copy) -> bool:
     """The cloud was verified to have this version. Later changes, if any, are since then the ones that it lacks."""
+    if row.away:
+        astray.found_again(connection, row)
     return _in_cloud(connection, row, Event.COPIED, copy, f", etag = :copied_etag, {_NO_FAILURE}", {})
 
 
@@ -115,7 +120,7 @@ def stubbed(connection: sqlite3.Connection, row: Row, seen: Seen, copy: Copy) ->
 
 def evicted(connection: sqlite3.Connection, row: Row) -> bool:
     """The blob's bytes here were replaced by a stub."""
-    return _move(connection, row, Event.EVICTED, "", {})
+    return _move(connection, row, Event.EVICTED, ", away = 1", {})
 
 
 def arrived(connection: sqlite3.Connection, account: str, container: str, name: str, etag: str) -> bool:
@@ -125,7 +130,7 @@ def arrived(connection: sqlite3.Connection, account: str, container: str, name: 
     """
     blob = {"account": account, "container": container, "name": name, "etag": etag}
     done = connection.execute(
-        f"UPDATE blobs SET residency = {next_residency(Event.ARRIVED)}, {_NO_FAILURE}, revision = :revision "
+        f"UPDATE blobs SET residency = {next_residency(Event.ARRIVED)}, {_NO_FAILURE}, away = 0, revision = :revision "
         f"WHERE {_BLOB} AND etag = :etag AND {sources(Event.ARRIVED)}",
         {**blob, "revision": next_revision(connection)},
     )
@@ -142,8 +147,8 @@ def _in_cloud(
 ) -> bool:
     """A version is in the cloud. That is kept of the blob even where the version is not the present one any more."""
     told = {**copy._asdict(), "copied_etag": copy.etag, "check": check_of(row.name, copy)}
-    values = {**told, **seen, **_names(row)}
-    connection.execute(f"UPDATE blobs SET {_COPY} WHERE {_BLOB}", values)
+    values = {**told, **seen, **_names(row), "away": event is Event.STUBBED}
+    connection.execute(f"UPDATE blobs SET {_COPY}, away = :away WHERE {_BLOB}", values)
     if _move(connection, row, event, also, values):
         return True
     connection.execute(

@@ -35,6 +35,15 @@ class Read(NamedTuple):
     when_ns: int
 
 
+class Freed(NamedTuple):
+    """The stub of a blob's `version` went, and is nowhere else: what the cloud has of it may go."""
+
+    account: str
+    container: str
+    name: str
+    version: str
+
+
 class Look(NamedTuple):
     """A container that is to be looked at as a whole, and the revision that it was noted with."""
 
@@ -128,3 +137,4 @@ class Row(NamedTuple):
     read_at: int
     pinned: bool
     read_before_at: int = 0  # the read before the last, at least HEAT_GAP_NS (ingest.py) earlier
+    away: bool = False  # what the cloud has may be all there is of a stub, wherever that is by now: astray.py

@@ -121,8 +121,20 @@ def _second(database: "Database") -> None:
     )
 
 
+def _third(database: "Database") -> None:
+    # 1: what the cloud has may be all that there is of a stub, wherever that is by now (astray.py). Of rows that are
+    # queued, nobody knows any more whether they were stubs.
+    database.table("blobs").add_column("away", int, not_null_default=0)
+    database.execute("UPDATE blobs SET away = 1 WHERE residency = 'remote'")
+    # Names whose rows went while they were `away`.
+    database.execute(
+        "CREATE TABLE astray (container_id INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY (container_id, name)) "
+        "STRICT, WITHOUT ROWID"
+    )
+
+
 #: Step n leads from version n to version n + 1.
-STEPS: Final[tuple[Callable[["Database"], None], ...]] = (_first, _second)
+STEPS: Final[tuple[Callable[["Database"], None], ...]] = (_first, _second, _third)
 VERSION: Final = len(STEPS)
 
 

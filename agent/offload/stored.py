@@ -58,7 +58,7 @@ def row_of(record: tuple[object, ...]) -> Row:
     if row.copied_etag and copy_check(row.name, *copy) != record[-1]:
         raise DamagedRow(f"row {row.id} does not have the check of its copy")
     residency, hold = states_of(row.residency, row.hold)
-    return row._replace(residency=residency, hold=hold, pinned=bool(row.pinned))
+    return row._replace(residency=residency, hold=hold, pinned=bool(row.pinned), away=bool(row.away))
 
 
 def row_by_id(connection: sqlite3.Connection, number: int) -> Row:

@@ -6,6 +6,8 @@ carries the MD5 of its bytes, which the service checks. Guarantees, whatever fai
 - Nothing is committed unless the cloud has what the guard says: nothing, or the version that we sent last. What
   somebody else put there is met by the conflict policy: edge-wins replaces the version that was seen, and no later one;
   keep-both first has it copied beside, verified; cloud-wins leaves it and raises Conflict.
+- Our own former version is kept in the same way before other bytes take its place, or it is deleted, when the guard
+  says so: it may be all that there is of a stub (astray.py).
 - An upload of ours that is in the cloud already, since an answer was lost or a crash forgot it, is recognised
   (verify.py) and not repeated.
 - An Outcome says that Get Blob Properties, after the commit, showed the ETag of that commit, the length, the MD5, and
@@ -66,17 +68,19 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What the cloud has to have before: the ETag of our last upload (without quotes), "" for none; and what if not."""
+    """What the cloud has to have before: the ETag of our last upload (without quotes), "" for none; and what if not.
+    `keeps`: whatever is there is kept before other bytes take its place."""
 
     cloud_etag: str = ABSENT
     policy: Policy = Policy.EDGE_WINS
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A verified upload. `md5`: of the bytes; `bytes_sent`: of bodies, 0 when the cloud had it already; `kept_as`:
-    where somebody else's version is now, "" when there was none or the policy keeps none; `replaced`: the ETag of
-    theirs that ours took the place of, "" for none."""
+    where the version is now that was kept, "" for none; `replaced`: the ETag of somebody else's version that ours took
+    the place of, "" for none."""
 
     cloud_etag: str
     md5: bytes
@@ -110,7 +114,7 @@ def upload(
     Raises CloudFailed with what to do, Conflict among them; afterwards the cloud has the version that it had, or ours.
     """
     work = _Upload(cloud, source, target, guard, errand, node, blocks_in_flight)
-    return work.run(again or work.large or source.properties.remote is not None)
+    return work.run(again or guard.keeps or work.large or source.properties.remote is not None)
 
 
 class _Reading:
@@ -193,29 +197,34 @@ class _Upload:
 
     def _admitted(self, seen: Seen | None, condition: str) -> str:
         """The condition of the next commit, when the cloud has `seen`. Raises Conflict when the policy ends it here."""
-        self.replaced = ""
         for _ in range(ROUNDS_MAX):
+            self.replaced = ""
             cloud_wins = self.guard.policy is Policy.CLOUD_WINS
             if seen is None:
                 if condition != ABSENT and cloud_wins:
                     raise Conflict(self._request("Put Blob", "w"), None)
                 return ABSENT
-            if seen.etag == condition or seen.written_by(self.node):
-                return seen.etag
-            if cloud_wins:
-                raise Conflict(self._request("Put Blob", "w"), seen)
-            if self.guard.policy is Policy.EDGE_WINS:
+            mine = seen.etag == condition or seen.written_by(self.node)
+            if not mine:
+                if cloud_wins:
+                    raise Conflict(self._request("Put Blob", "w"), seen)
                 self.replaced = seen.etag
+            if not self._must_keep(seen, mine=mine):
                 return seen.etag
             try:
                 self.kept_as = keep.beside(self.cloud, self.target.container, self.target.name, seen, self.errand)
-                self.replaced = seen.etag
                 return seen.etag
             except CloudFailed as failed:
                 if failed.fault.kind is not Kind.CONFLICT:
                     raise
             seen = self._look()  # it changed while it was copied
         raise found("ChangesAllTheTime", self._request("Copy Blob", "wr"))
+
+    def _must_keep(self, seen: Seen, *, mine: bool) -> bool:
+        """Whether a version has to be somewhere else before ours takes its place."""
+        if not mine and self.guard.policy is Policy.KEEP_BOTH:
+            return True
+        return self.guard.keeps and not self._has_bytes(seen)  # those stay where they are
 
     def _commit_version(self, seen: Seen | None, condition: str) -> str:
         """Bring the cloud from `seen` to our version, with as few bytes as that takes; its ETag there."""
@@ -404,22 +413,26 @@ class _Upload:
         return self.cloud.request(action, permission, self.target.container, self.target.name)
 
 
-def delete(cloud: Cloud, target: Target, guard: Guard, errand: Errand, *, node: str, version: str = "") -> None:
+def delete(cloud: Cloud, target: Target, guard: Guard, errand: Errand, *, node: str, version: str = "") -> str:
     """Delete the blob in the cloud if it still has our version there; done when there is none. `version`: our ETag of
     it, "" for any upload of ours: what we know of it may be a stub's word. Snapshots stay: a blob that has some is not
-    deleted. Raises CloudFailed; Conflict, under every policy, for somebody else's version.
+    deleted. Returns where it was kept before, "" for nowhere. Raises CloudFailed; Conflict, under every policy, for
+    somebody else's version.
     """
+    kept_as = ""
     blob = cloud.blob(target.container, target.name)
     deleting = cloud.request("Delete Blob", "d", target.container, target.name)
     for _ in range(ROUNDS_MAX):
         seen = cloud.head(target.container, target.name, errand)
         if seen is None:
-            return
+            return kept_as
         ours = seen.written_by(node) and version in ("", seen.ours(ETAG))
         if seen.etag != guard.cloud_etag and not ours:
             raise Conflict(deleting, seen)
         condition = _condition(seen.etag)
         try:
+            if guard.keeps:
+                kept_as = keep.beside(cloud, target.container, target.name, seen, errand)
             cloud.call(deleting, errand, lambda: blob.delete_blob(**condition))  # noqa: B023  # called at once
         except CloudFailed as failed:
             if failed.fault.kind is not Kind.CONFLICT and failed.fault.code != "BlobNotFound":

@@ -3,7 +3,8 @@
     segment   header, then any number of frames
     header    magic (8 bytes), version (4), crc of these (4)
     frame     bytes of the entries (4), crc of the entries (4), time in ns since 1970 (8), crc of these (4), the entries
-    entry     kind (1), bytes of the account (1), of the container (1), of the name (2), then the three in UTF-8
+    entry     kind (1), bytes of the account (1), of the container (1), of the name (2), then the three in UTF-8;
+              of FREED the name goes on with a NUL, which no name has, and an ETag
 
 All numbers are little-endian and unsigned, a crc is CRC-32 (zlib). One append is one frame, so its entries share a
 time and a check. A frame's head has a check of its own: a length that a damaged disk made larger is not taken for a
@@ -25,7 +26,7 @@ MAGIC: Final = b"bedgejnl"
 FRAME_BYTES_MAX: Final = 1 << 20  # of its entries: what a reader has to hold at least
 ACCOUNT_BYTES_MAX: Final = 255
 CONTAINER_BYTES_MAX: Final = 255
-NAME_BYTES_MAX: Final = 4096  # Azure's 1,024 characters
+NAME_BYTES_MAX: Final = 4096 + 1 + 64  # Azure's 1,024 characters, and what FREED adds
 
 _HEADER: Final = Struct("<8sI")
 _CRC: Final = Struct("<I")
@@ -43,6 +44,7 @@ class Kind(IntEnum):
     DONE = 2  # after it is durable
     READ = 3  # the blob was read; coarse
     CONTAINER = 4  # the container was, or is about to be, made, changed or deleted; there is no name
+    FREED = 5  # a change took the stub of a version away, which is nowhere any more: freed_name
 
 
 class Record(NamedTuple):
@@ -56,6 +58,17 @@ class Record(NamedTuple):
 
 
 Entry = tuple[Kind, str, str, str]  # what a writer notes: a Record without its time
+
+
+def freed_name(name: str, version: str) -> str:
+    """The name of a FREED entry: that of the blob, and our ETag of the version that its stub stood for."""
+    return f"{name}\0{version}"
+
+
+def freed_of(text: str) -> tuple[str, str]:
+    """The two again."""
+    name, _, version = text.rpartition("\0")
+    return name, version
 
 
 class DamagedSegment(Exception):

@@ -67,6 +67,17 @@ class _BlobJob(Job[T]):
         self.name: Final = name
         self.path = ""
         self.durable = place.durable
+        self._freed = ""
+
+    def freed(self) -> str:
+        return self._freed
+
+    def went(self, old: Found, state: BlobState) -> None:
+        """Called right after a file lost its name to this change. That of a stub may have another name all the same, as
+        somebody moved it at that moment, or linked it: then its copy is not free."""
+        remote = state.properties.remote
+        if remote is not None and remote != LOST and not os.fstat(old.fd).st_nlink:
+            self._freed = remote.version
 
     def look(self, snapshot: str = "") -> tuple[Found | None, BlobState | None]:
         """The blob as it is now, its descriptor owned by the job; also notes where it is, or would be."""
@@ -263,6 +274,8 @@ class PutJob(_BlobJob[BlobState]):
             if self._old_state is None:
                 self.drop_stale_lease()
             self._rename(staged, *parent)
+            if self._old is not None and self._old_state is not None:
+                self.went(self._old, self._old_state)
             self.drop_blocks()
         self.mount.records.remember(self._record)
         assert self._result is not None
@@ -478,6 +491,7 @@ class DeleteJob(_BlobJob[BlobState]):
             if scope is not DeleteScope.SNAPSHOTS_ONLY:
                 self._remove(found)
                 if not self._snapshot:
+                    self.went(found, state)
                     self.drop_blocks()
                 self._gone = (found, state)
             return state

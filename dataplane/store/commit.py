@@ -71,6 +71,11 @@ class Job(ABC, Generic[T]):
         """What somebody who keeps a copy has to look at after this change; None for what no copy shows."""
         return None
 
+    def freed(self) -> str:
+        """After `publish`: the ETag of the version that was here as a stub, if that stub is nowhere any more; else "".
+        Nobody here needs what the cloud has of it then."""
+        return ""
+
     def cleanup(self) -> None:
         """After a durable success: remove what the change left over. Must not fail the job."""
         return

@@ -22,6 +22,8 @@ from dataplane.journal.record import (
     Record,
     check_header,
     decode,
+    freed_name,
+    freed_of,
     header,
 )
 
@@ -138,7 +140,9 @@ def test_many_entries_are_several_frames() -> None:
     assert size <= FRAME_BYTES_MAX
 
 
-@pytest.mark.parametrize("entry", [(Kind.INTENT, "a", "c", "n" * 4097), (Kind.INTENT, "a" * 256, "c", "n")])
+@pytest.mark.parametrize(
+    "entry", [(Kind.INTENT, "a", "c", "n" * (NAME_BYTES_MAX + 1)), (Kind.INTENT, "a" * 256, "c", "n")]
+)
 def test_what_does_not_fit_is_refused(entry: Entry) -> None:
     with pytest.raises(ValueError, match="too long"):
         Encoder().frames([entry], 0)
@@ -170,3 +174,13 @@ def test_a_header_with_a_flipped_bit_is_refused() -> None:
         damaged[at // 8] ^= 1 << at % 8
         with pytest.raises(ForeignSegment):
             check_header(bytes(damaged))
+
+
+@given(NAMES.filter(lambda name: "\0" not in name))
+def test_what_was_freed_is_a_name_and_a_version(name: str) -> None:
+    assert freed_of(freed_name(name, "0x8DC")) == (name, "0x8DC")
+
+
+def test_the_longest_name_is_freed() -> None:
+    longest = (Kind.FREED, "a", "c", freed_name("\U0001f600" * 1024, "e" * 64))
+    assert decode(Encoder().frames([longest], 1), 0)[0] == [Record(*longest, 1)]

@@ -1,12 +1,15 @@
 """Which operations of a real server are noted, and as what; and that nothing is where no directory is set."""
 
 import base64
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dataplane.journal.record import Kind
+from dataplane.blobapi.model import Remote
+from dataplane.journal.record import Kind, freed_name
+from dataplane.store.store import BlobRef, Store
 from tests.journal.support import read_all
 from tests.support import ACCOUNT, Answer, InProcessServer, WireClient
 
@@ -116,3 +119,16 @@ def test_a_server_without_a_journal_makes_none(tmp_path: Path) -> None:
     client.close()
     server.close()
     assert {path.name for path in tmp_path.iterdir()} == {"root"}
+
+
+@pytest.mark.parametrize("request_", [("PUT", BLOB, None, BLOCK_BLOB, b"new"), ("DELETE", BLOB)], ids=["PUT", "DELETE"])
+def test_a_stub_that_a_client_replaced_is_noted_with_the_change(
+    journaled: Journaled, tmp_path: Path, request_: tuple[object, ...]
+) -> None:
+    store, ref = Store(str(tmp_path / "root")), BlobRef("cont", NAME)
+    state = store.stat_blob(ref)
+    assert state is not None
+    etag = state.properties.etag
+    store.run(store.evict(ref, etag, Remote(5, hashlib.md5(b"hello").digest(), "0x1", "cont", NAME, etag, 0, 0)))
+    store.close()
+    assert journaled.does(*request_) == [*BOTH, (Kind.FREED, freed_name(NAME, etag))]

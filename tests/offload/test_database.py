@@ -277,6 +277,26 @@ def test_version_1_becomes_version_2(tmp_path: Path) -> None:
         queue.verify()
 
 
+def test_version_2_becomes_version_3(tmp_path: Path) -> None:
+    """Rows stay, and what is a stub may be one that is moved."""
+    path = tmp_path / "queue.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    schema.upgrade(connection, schema.STEPS[:2])
+    connection.execute("INSERT INTO containers VALUES (1, 'a', 'c')")
+    connection.executemany(
+        "INSERT INTO blobs (container_id, name, residency, hold, revision, modified_ns, changed_at, due_at) "
+        "VALUES (1, ?, ?, '', 7, 5, 1, 1)",
+        [(residency, residency) for residency in ("local", "queued", "copied", "remote", "going")],
+    )
+    connection.close()
+    with Queue(path) as queue:
+        assert not queue.fresh
+        assert {row.name: row.away for row in everything(queue)} == {
+            "local": False, "queued": False, "copied": False, "remote": True, "going": False,
+        }  # fmt: skip
+        queue.verify()
+
+
 def test_no_start_imports_more_than_it_needs(tmp_path: Path) -> None:
     """Memory: with nothing to upgrade no sqlite-utils, and never what that would import besides."""
     path = tmp_path / "queue.db"

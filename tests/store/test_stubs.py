@@ -560,3 +560,36 @@ def test_a_stub_is_pointed_elsewhere(store: Store) -> None:
     assert (state.properties.remote.etag, state.properties.remote.name) == ("0x8DLATER", "elsewhere")
     assert without_remote(state) == without_remote(before)
     assert recall(store, written.properties.etag) == written
+
+
+# --- what a change that a client made says of the stub that it met ----------------------------------------------------
+
+
+def freed(store: Store, delete_it: bool) -> str:
+    """Overwrite or delete the blob; which version has no stub any more."""
+    if delete_it:
+        job: Any = store.delete(REF, lambda state: DeleteScope.BLOB)
+    else:
+        job = store.put(REF, b"new", lambda state: properties())
+    store.run(job)
+    said: str = job.freed()
+    return said
+
+
+@pytest.mark.parametrize("delete_it", [False, True], ids=["overwritten", "deleted"])
+def test_a_stub_that_is_nowhere_any_more_frees_its_version(store: Store, delete_it: bool) -> None:
+    make(store)
+    written = put(store, REF.name, DATA)
+    evict(store)
+    assert freed(store, delete_it) == written.properties.etag
+    put(store, REF.name, DATA)
+    assert freed(store, delete_it) == ""
+
+
+@pytest.mark.parametrize("delete_it", [False, True], ids=["overwritten", "deleted"])
+def test_a_stub_that_has_another_name_frees_nothing(store: Store, root: Path, delete_it: bool) -> None:
+    make(store)
+    put(store, REF.name, DATA)
+    evict(store)
+    os.link(root / "box" / REF.name, root / "box/other")
+    assert freed(store, delete_it) == ""

@@ -2,6 +2,7 @@
 
     look      what is there now, and what its rule says of it        a thread of the account
     ask       one HEAD each, side by side                            threads of our own
+    note      that stubs of them may be anywhere soon (astray.py)    the queue
     go        all together, so that their syncs are one              a thread of the account
     report    one transaction                                        the queue
 
@@ -123,6 +124,8 @@ class Departures:
         async with trio.open_nursery() as nursery:
             for case, way in wanted:
                 nursery.start_soon(one, case, way)
+        if going:
+            await self._queue(lambda queue: queue.leaving([each.row for each in going if each.way is Way.EVICT]))
         gone = await self._stores.call(account, functools.partial(_go, going), GO_SECONDS_MAX) if going else []
         await self._queue(functools.partial(_report, gone))
         for each in gone:
@@ -142,7 +145,7 @@ class Departures:
             log.debug("a blob that has expired stays: %s", _reason(error))
             return
         if row is not None:
-            await self._queue(lambda queue: queue.gone(row))
+            await self._queue(lambda queue: queue.gone(row, astray_too=True))
         self._count(account, container)
 
     def tell_deleted(self) -> None:
@@ -347,6 +350,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _report(gone: Sequence[Left], queue: Queue) -> None:
+    queue.stayed([each.row for each in gone if each.why])
     for each in gone:
         if each.why:
             continue

@@ -3,8 +3,10 @@
 What a copy is was verified when it was made, and stands in the stub: its size and MD5. Each answer is held against
 them: total length, the MD5 that the service keeps of the whole blob, the range that was asked for. The ETag may have
 moved meanwhile (somebody set metadata there), so it counts only together with them: the first answer's ETag is asked
-for with If-Match from then on, and a blob that has another one by then is looked at again. OtherContent says that the
-copy is not there any more. Damage on the way that these do not show is found by whoever hashes all of the bytes.
+for with If-Match from then on, and a blob that has another one by then is looked at again. What is not there any more
+was perhaps kept beside (keep.py), as the stub was moved, and a new version came to its old name: it goes on from there.
+OtherContent says that the copy is nowhere. Damage on the way that these do not show is found by whoever hashes all of
+the bytes.
 
 A connection that breaks is made again where it was, a few times in a row; `offline` ends that at once.
 Rejected: the SDK's download_blob, which reads a chunk of megabytes before it gives its first byte, and repeats requests
@@ -15,6 +17,7 @@ import base64
 import binascii
 import random
 import re
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ import requests
 from azure.core.exceptions import DecodeError, HttpResponseError, IncompleteReadError, ServiceRequestError
 from urllib3.exceptions import HTTPError
 
-from agent.offload import transport, verify
+from agent.offload import keep, transport, verify
 from agent.offload.cloud import ANSWER_SECONDS_MAX, CONNECT_SECONDS_MAX, Cloud
 from agent.offload.failures import CloudFailed, Kind, Request, found, pause
 from agent.offload.recall.signing import blob_url, signed
@@ -71,10 +74,10 @@ class Fetcher:
         """Close all connections."""
         self._session.close()
 
-    def get(self, request: Request, remote: Remote, headers: Mapping[str, str]) -> requests.Response:
+    def get(self, request: Request, headers: Mapping[str, str]) -> requests.Response:
         """Send a Get Blob; its answer's body is not read. Raises CloudFailed, and what requests raises."""
         credential = self.cloud.credentials.current()
-        url = blob_url(self.cloud.settings.endpoint, remote.container, remote.name)
+        url = blob_url(self.cloud.settings.endpoint, request.container, request.name)
         prepared = signed(self._session, url, headers, credential, datetime.now(UTC))
         try:
             return self._session.send(
@@ -101,7 +104,9 @@ class CloudCopy:
         self._fetcher: Final = fetcher
         self._offline: Final = offline
         self._failed: Final = failed
-        self._request: Final = fetcher.cloud.request("Get Blob", "r", remote.container, remote.name)
+        self._request = fetcher.cloud.request("Get Blob", "r", remote.container, remote.name)
+        self._lock: Final = threading.Lock()  # of the request's place: several downloads share a copy
+        self._looked_beside = False
 
     def fetch(self, start: int, end: int, errand: Errand, sink: Sink) -> None:
         """Give the sink the bytes from `start` up to `end` (exclusive, at least one), in order, until it wants no more.
@@ -118,9 +123,9 @@ class CloudCopy:
             return goes_on
 
         while at < end:
-            before = at
+            before, asked = at, self._request
             try:
-                if not self._once(at, end, errand, passed_on):
+                if not self._once(asked, at, end, errand, passed_on):
                     return
             except CloudFailed as failure:
                 if at >= progress + REDO_BYTES:
@@ -128,20 +133,21 @@ class CloudCopy:
                 tries += 1
                 self._failed(failure, at > before)
                 errand.check()
-                self._wait(failure, tries, errand)
+                if not self._is_beside(failure, asked, errand):
+                    self._wait(failure, tries, errand)
 
-    def _once(self, at: int, end: int, errand: Errand, sink: Sink) -> bool:
+    def _once(self, request: Request, at: int, end: int, errand: Errand, sink: Sink) -> bool:
         """One request and its answer; False when the sink wants no more."""
         cloud = self._fetcher.cloud
         ended: list[Exception] = []  # what the sink raised is not the cloud's failure
 
         def work() -> bool:
             headers = {"x-ms-range": f"bytes={at}-{end - 1}", **({"If-Match": f'"{self.etag}"'} if self.etag else {})}
-            with closing(self._fetcher.get(self._request, self.remote, headers)) as answer:
+            with closing(self._fetcher.get(request, headers)) as answer:
                 self._check(answer, at, end)
                 return _pass_on(answer, at, end, sink, ended)
 
-        result = cloud.call(self._request, errand, work)
+        result = cloud.call(request, errand, work)
         if ended:
             raise ended[0]
         return result
@@ -169,6 +175,20 @@ class CloudCopy:
         if answer.headers.get("Content-Length", str(end - at)) != str(end - at):
             raise DecodeError("another length than that of the range")
         self.etag = etag
+
+    def _is_beside(self, failure: CloudFailed, asked: Request, errand: Errand) -> bool:
+        """Whether what is not where it was asked for was kept beside; it is asked for there from now on. Raises
+        CloudFailed."""
+        if not (isinstance(failure, OtherContent) or failure.fault.code == "BlobNotFound"):
+            return False
+        with self._lock:
+            if asked is self._request and not self._looked_beside:
+                cloud = self._fetcher.cloud
+                kept = keep.kept(cloud, self.remote, errand)
+                self._looked_beside = True
+                if kept is not None:
+                    self._request, self.etag = cloud.request("Get Blob", "r", self.remote.container, kept[0]), ""
+            return asked is not self._request
 
     def _wait(self, failure: CloudFailed, tries: int, errand: Errand) -> None:
         """Until the next try; raises the failure when there is none."""
