@@ -85,6 +85,7 @@ class Site:
         self.node.kill()
         self.disk.detach()
         self.disk.attach()
+        self.node.boot_anew()
         self.node.start()
 
 

@@ -139,6 +139,13 @@ key_file = "{self.key_file}"
             self._process.kill_all()
             self._process = None
 
+    def boot_anew(self) -> None:
+        """After a power cut and before `start`: the kernel is the same here, so say of the one that wrote the journals
+        that it was another. Entries that it had not written to the disk are gone, and only its name tells so."""
+        for marker in (self.state / "journal").glob("*.running"):
+            boot, space, promised = marker.read_text().partition(" ")
+            marker.write_text(f"{boot[::-1]}{space}{promised}")
+
     def sidecar(self, other_than: int = 0) -> int:
         """Return the pid of the sidecar, waiting for it, or for another one, to be there. Raises TimeoutError."""
         assert self._process is not None

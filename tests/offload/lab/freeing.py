@@ -1,7 +1,8 @@
 """Eviction as an operator asks for it, and what is gone from the node's disk because of it.
 
 What was freed is read off the disk: a stub is an empty file with the sticky bit, which nothing else sets. `when` is
-the moment before the command: everything that makes a copy safe has to have happened by then.
+the moment at which the stub was made, from its ctime: everything that makes a copy safe has to have begun by then. The
+moment before the command would be too strict: the node may rely on what it asks the cloud during the command.
 """
 
 import stat
@@ -17,6 +18,7 @@ from .traffic import Blob
 EVICT_SECONDS_MAX: Final = 120.0
 _BLOCK_BYTES: Final = 512  # stat(2)
 _DONE: Final = (0, 1)  # 1: some had to stay, and it said why
+_TICK_SECONDS: Final = 0.01  # a ctime is of the kernel's last tick, so it may be early by one
 
 
 def stubs(node: Edge, container: str) -> set[Blob]:
@@ -33,7 +35,7 @@ def stubs(node: Edge, container: str) -> set[Blob]:
 def evict(node: Edge, container: str, prefix: str = "") -> list[Freed]:
     """Have what may go evicted, while nobody writes; what was freed by that. Raises AssertionError when the command
     fails."""
-    before, when = stubs(node, container), time.monotonic()
+    before = stubs(node, container)
     command = [
         sys.executable, "-m", "agent", "evict", f"{ACCOUNT}/{container}/{prefix}", "--admin",
         f"unix:{node.scratch}/admin.sock",
@@ -42,7 +44,13 @@ def evict(node: Edge, container: str, prefix: str = "") -> list[Freed]:
     assert ran.returncode in _DONE, f"exit {ran.returncode}: {ran.stdout}{ran.stderr}{node.tail()}"
     with node.service() as service:
         now = versions(service, container)
-    return [Freed(blob, now[blob].etag, when) for blob in sorted(stubs(node, container) - before)]
+    return [Freed(blob, now[blob].etag, _made(node, blob)) for blob in sorted(stubs(node, container) - before)]
+
+
+def _made(node: Edge, stub: Blob) -> float:
+    """When a stub was made, in seconds of time.monotonic()."""
+    made = (node.root / "/".join(stub)).lstat().st_ctime
+    return made - (time.time() - time.monotonic()) + _TICK_SECONDS
 
 
 def allocated(node: Edge) -> int:
