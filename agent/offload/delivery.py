@@ -102,19 +102,23 @@ class Delivery:
             return await self._send(store, row, looked, errand)
 
     async def _is_moved_stub(self, row: Row, looked: Looked, errand: Errand) -> bool:
-        """Whether it is a stub that somebody gave another name on the mount; it has a copy of its own then, as the old
-        name's goes with that name's next version. The row stays as it is, and is taken again."""
+        """Whether it is a stub that somebody gave another name on the mount; it has a copy of its own then. Or one that
+        was moved back since a later version was sent: it says then where its bytes were kept. The row stays as it is,
+        and is taken again."""
         remote, target = looked.blob.state.properties.remote, looked.decision.target
         if remote is None or target is None or remote == LOST:
             return False
         place = Target(remote.container, remote.name)
         senders = self._rules.senders(*place[:2]) - {_blob(row)}
         kept = place.container == target.container and keep.is_beside(target.name, place.name)
-        if not senders or kept or self._is_its_own(row, looked.decision, place):
+        own = self._is_its_own(row, looked.decision, place)
+        if kept or (row.copied_etag in ("", remote.version) if own else not senders):
             return False
-        work = functools.partial(_copy_elsewhere, self._cloud, remote, target, errand)
+        work = functools.partial(keep.whereabouts, self._cloud, remote, None if own else target[:2], errand)
         async with self._gate.upload(target, 0, errand):
             now = await self._on_thread(work, errand)
+        if now == remote:
+            return False
         log.info("a stub that was moved to %s/%s/%a has its copy with it", row.account, row.container, row.name)
         await self._pointed(row, looked.seen, now)
         return True
@@ -163,7 +167,7 @@ class Delivery:
         policy = Policy(looked.decision.conflict)
         if remote is not None and not self._is_its_own(row, looked.decision, target):
             policy = Policy.EDGE_WINS  # what is there is another blob's: this one neither takes nor keeps it
-        guard = Guard(cloud_etag, policy)
+        guard = Guard(cloud_etag, policy, keeps=row.away)
         forgotten = not row.copied_at and seen.modified_ns < self._known_since
         known = bool(row.copied_at) and seen.etag == row.copied_etag
         alike = bool(cloud_etag) and row.size == seen.size > WHOLE_BYTES_MAX  # perhaps only described anew
@@ -238,11 +242,18 @@ class Delivery:
     def _tell_conflict(self, target: Target, sent: Outcome, policy: Policy) -> None:
         """Somebody else's version had to give way: say where it is now, before anything can fail to be reported."""
         if not sent.replaced:
+            self._tell_kept(target, sent.kept_as)
             return
         self.conflicts[policy] = self.conflicts.get(policy, 0) + 1
         at = f"{self._cloud.account}/{target.container}/"
         became = f"is kept as {at}{sent.kept_as!a}" if sent.kept_as else "is replaced"
         log.info("conflict, %s: somebody else's version %s of %s%a %s", policy, sent.replaced, at, target.name, became)
+
+    def _tell_kept(self, target: Target, kept_as: str) -> None:
+        """What was kept of ours gave way to nobody: it is not a conflict."""
+        if kept_as:
+            at = f"{self._cloud.account}/{target.container}/"
+            log.info("what %s%a was is kept as %s%a: a stub here may be of it", at, target.name, at, kept_as)
 
     async def _missing(self, row: Row, errand: Errand, now: int) -> bool:
         """There is no such blob here: the copy stays, or goes after the fuse had a look at it. What may have a copy is
@@ -255,7 +266,7 @@ class Delivery:
         away = not (going and confirmed) and await self._homes.is_away(row.account, row.container)
         place = decision.target if not row.copied_at else Target(row.cloud_container, row.cloud_name)
         if not away and (place is None or decision.delete != "propagate"):
-            await self._queue(lambda queue: queue.gone(row))
+            await self._queue(lambda queue: queue.gone(row, astray_too=True))
             return False
         if not going:
             turn = Turn(now + int(fuse.SETTLE_SECONDS * SECOND_NS), decision.priority, decision.order_key)
@@ -269,12 +280,12 @@ class Delivery:
 
     async def _delete(self, row: Row, decision: Decision, target: Target, errand: Errand) -> None:
         """Delete the copy, if the fuse lets it go."""
-        guard = Guard(row.cloud_etag if row.copied_at else "")
+        guard = Guard(row.cloud_etag if row.copied_at else "", keeps=row.away)
         version = "" if self._is_its_own(row, decision, target) else row.copied_etag
         work = functools.partial(delete, self._cloud, target, guard, errand, node=self._node, version=version)
         with contextlib.suppress(Conflict):  # somebody else's version is there: theirs to delete
             async with self._gate.delete(row, target, decision.delete_fuse_percent):
-                await self._on_thread(work, errand)
+                self._tell_kept(target, await self._on_thread(work, errand))
         await self._queue(lambda queue: queue.gone(row))
 
     async def _forget(self, row: Row, decision: Decision, errand: Errand) -> None:
@@ -283,10 +294,10 @@ class Delivery:
         target = decision.target
         doubtful = decision.delete == "propagate" and row.etag
         if target is not None and doubtful and not await self._homes.is_away(row.account, row.container):
-            work = functools.partial(delete, self._cloud, target, Guard(), errand, node=self._node)
+            work = functools.partial(delete, self._cloud, target, Guard(keeps=row.away), errand, node=self._node)
             with contextlib.suppress(Conflict):
-                await self._on_thread(work, errand)
-        await self._queue(lambda queue: queue.gone(row))
+                self._tell_kept(target, await self._on_thread(work, errand))
+        await self._queue(lambda queue: queue.gone(row, astray_too=True))
 
     async def _is_ignorant(self) -> bool:
         """Whether the database is new and was not compared with the cloud yet: it does not know what was sent."""
@@ -354,15 +365,6 @@ def _place(row: Row, looked: Looked) -> tuple[Target, str]:
 
 def _blob(row: Row) -> tuple[str, str, str]:
     return row.account, row.container, row.name
-
-
-def _copy_elsewhere(cloud: Cloud, remote: Remote, target: Target, errand: Errand) -> Remote:
-    """Have what a stub stands for at a place of its own too. Raises CloudFailed. Blocking."""
-    seen = cloud.head(remote.container, remote.name, errand)
-    if seen is None or (seen.facts.size, seen.md5) != (remote.size, remote.md5):
-        raise found("CopyGone", cloud.request("Get Blob Properties", "r", remote.container, remote.name))
-    name, etag = keep.elsewhere(cloud, (remote.container, remote.name), target[:2], seen, errand)
-    return replace(remote, etag=etag, container=target.container, name=name)
 
 
 def mount_failure(error: Exception, now: int) -> Failure:

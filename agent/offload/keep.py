@@ -11,6 +11,7 @@ most tools do not show.
 
 import re
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 from azure.core import MatchConditions
@@ -60,10 +61,8 @@ def kept(cloud: Cloud, remote: Remote, errand: Errand) -> tuple[str, Seen] | Non
         return wanted, seen
     listing = cloud.request("List Blobs", "l", remote.container, "")
     prefix = (remote.name + _SUFFIX)[:_LISTED_CHARACTERS_MAX]
-    found_there = cloud.call(
-        listing, errand, lambda: list(cloud.container(remote.container).list_blobs(name_starts_with=prefix))
-    )
-    for each in found_there:
+    container = cloud.container(remote.container)
+    for each in cloud.call(listing, errand, lambda: list(container.list_blobs(name_starts_with=prefix))):
         if each.size == remote.size and is_beside(remote.name, each.name):
             seen = cloud.head(remote.container, each.name, errand)
             if seen is not None and is_of(remote, seen):
@@ -87,6 +86,23 @@ def elsewhere(
         if etag is not None:
             return name, etag
     raise found("CopyFailed", cloud.request("Copy Blob", "wr", container, wanted))
+
+
+def whereabouts(cloud: Cloud, remote: Remote, target: tuple[str, str] | None, errand: Errand) -> Remote:
+    """Have what a stub stands for at `target` too, or, with None, see where it is: what the stub is to say then. Raises
+    CloudFailed; CopyGone when it is nowhere."""
+    name, seen = remote.name, cloud.head(remote.container, remote.name, errand)
+    if seen is None or not is_of(remote, seen):
+        kept_there = kept(cloud, remote, errand)
+        if kept_there is None:
+            raise found("CopyGone", cloud.request("Get Blob Properties", "r", remote.container, remote.name))
+        name, seen = kept_there
+    elif target is None:
+        return remote
+    if target is None:
+        return replace(remote, etag=seen.etag, name=name)
+    name, etag = elsewhere(cloud, (remote.container, name), target, seen, errand)
+    return replace(remote, etag=etag, container=target[0], name=name)
 
 
 def _copied(cloud: Cloud, source: BlobClient, kept: BlobClient, seen: Seen, errand: Errand) -> str | None:

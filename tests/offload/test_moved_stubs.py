@@ -1,0 +1,158 @@
+"""Stubs that are moved on the mount while what the cloud has under their old name is to give way: no bytes are lost."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.observability.service import CHECKOUT
+from tests.offload.azurite import Exchange
+from tests.offload.engine_support import NOW, SECONDS_MAX, Edge, away, back, edge
+from tests.offload.upload_support import eventually
+
+PROPAGATE = NOW + 'delete = "propagate"\n'
+
+
+def evict(node: Edge, container: str) -> None:
+    """All of it, as an operator does."""
+    command = [sys.executable, "-m", "agent", "evict", f"acct/{container}/", "--admin", node.service.admin]
+    ran = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert {row["residency"] for row in node.rows("--container", container)} == {"remote"}
+
+
+def stubs(node: Edge, container: str, *names: str) -> dict[str, bytes]:
+    """Blobs whose bytes are in the cloud only."""
+    blobs, data = node.container(container), {name: os.urandom(1000) for name in names}
+    for name, content in data.items():
+        blobs.upload_blob(name, content)
+    node.until_in_cloud(container, data)
+    evict(node, container)
+    return data
+
+
+def kept(node: Edge, container: str) -> list[str]:
+    """What was kept in the cloud beside something else."""
+    return [name for name in node.in_cloud(container) if ".conflict-" in name]
+
+
+def look(node: Edge) -> None:
+    """Have everything looked at."""
+    at = node.report()["scan"]["at"]
+    assert node.queue("scan").returncode == 0
+    node.until(lambda report: report["scan"]["at"] > at)
+
+
+def settled(node: Edge) -> None:
+    """Wait until the cloud has everything."""
+    node.until(lambda report: not report["unprotected_blobs"] and not report["failed_rows"])
+
+
+def test_a_new_version_of_its_old_name_leaves_a_moved_stub_its_bytes(cloud_port: int, tmp_path: Path) -> None:
+    """Sent before the look that finds the stub. A read finds them before that look as well as after it."""
+    with edge(cloud_port, tmp_path) as node:
+        logs = stubs(node, "moved-put", "put", "cp")
+        blobs, box = node.local.get_container_client("moved-put"), node.root / "moved-put"
+        for name in logs:
+            (box / name).rename(box / f"{name}.old")
+        blobs.upload_blob("put", b"a new one")
+        eventually(lambda: node.in_cloud("moved-put").get("put") == b"a new one")
+        assert len(kept(node, "moved-put")) == 1
+        assert blobs.download_blob("put.old").readall() == logs["put"]
+        (box / "cp").write_bytes(b"another one")
+        look(node)
+        eventually(lambda: node.in_cloud("moved-put").get("cp") == b"another one")
+        settled(node)
+        assert {"put.old", "cp.old"} <= node.in_cloud("moved-put").keys()
+        for name, data in logs.items():
+            assert blobs.download_blob(f"{name}.old").readall() == data
+
+
+def test_a_delete_of_its_old_name_leaves_a_moved_stub_its_bytes(cloud_port: int, tmp_path: Path) -> None:
+    """It is away from the mount for as long as the delete takes."""
+    with edge(cloud_port, tmp_path, PROPAGATE) as node:
+        (data,) = stubs(node, "moved-away", "log").values()
+        (node.root / "moved-away/log").rename(tmp_path / "log")
+        look(node)
+        eventually(lambda: "log" not in node.in_cloud("moved-away"))
+        (tmp_path / "log").rename(node.root / "moved-away/log.old")
+        look(node)
+        eventually(lambda: node.in_cloud("moved-away").get("log.old") == data)
+        settled(node)
+        blobs = node.local.get_container_client("moved-away")
+        assert blobs.download_blob("log.old").readall() == data
+
+
+def test_a_directory_of_stubs_that_went_to_another_container(cloud_port: int, tmp_path: Path) -> None:
+    """Their rows are gone when new blobs come under the old names; the link is away meanwhile."""
+    with edge(cloud_port, tmp_path) as node:
+        node.container("moved-there")
+        data = stubs(node, "moved-from", "d/1", "d/2")
+        node.proxy.fault = away
+        (node.root / "moved-from/d").rename(node.root / "moved-there/d")
+        look(node)
+        eventually(lambda: not node.rows("--container", "moved-from"))
+        blobs = node.local.get_container_client("moved-from")
+        for name in data:
+            blobs.upload_blob(name, b"new")
+        assert node.queue("hold", "--container", "moved-there").returncode == 0
+        node.proxy.fault = back
+        eventually(lambda: [node.in_cloud("moved-from")[name] for name in data] == [b"new", b"new"])
+        assert node.queue("release", "--container", "moved-there").returncode == 0
+        settled(node)
+        assert node.in_cloud("moved-there") == data
+        there = node.local.get_container_client("moved-there")
+        assert {name: there.download_blob(name).readall() for name in data} == data
+
+
+def test_a_kill_between_keeping_and_replacing_keeps_it_once(cloud_port: int, tmp_path: Path) -> None:
+    def no_put(exchange: Exchange) -> None:
+        if exchange.method == "PUT" and exchange.target.partition("?")[0].endswith("/log"):
+            exchange.reset_after_body_bytes = 0
+
+    with edge(cloud_port, tmp_path) as node:
+        (data,) = stubs(node, "moved-kill", "log").values()
+        (node.root / "moved-kill/log").rename(tmp_path / "log")
+        node.proxy.fault = no_put
+        blobs = node.local.get_container_client("moved-kill")
+        blobs.upload_blob("log", b"new")
+        eventually(lambda: kept(node, "moved-kill") != [])
+        node.service.signal(signal.SIGKILL, "sidecar")
+        node.proxy.fault = back
+        eventually(lambda: node.in_cloud("moved-kill").get("log") == b"new")
+        settled(node)
+        assert [node.in_cloud("moved-kill")[name] for name in kept(node, "moved-kill")] == [data]
+
+
+def test_a_stub_that_is_moved_back_over_a_newer_version_finds_its_bytes(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path) as node:
+        (data,) = stubs(node, "moved-back", "log").values()
+        box, blobs = node.root / "moved-back", node.local.get_container_client("moved-back")
+        (box / "log").rename(tmp_path / "log")
+        blobs.upload_blob("log", b"new")
+        eventually(lambda: node.in_cloud("moved-back").get("log") == b"new")
+        settled(node)
+        (tmp_path / "log").rename(box / "log")
+        look(node)
+        settled(node)
+        (row,) = node.rows("--container", "moved-back")
+        assert (row["residency"], [row["cloud_name"]]) == ("remote", kept(node, "moved-back"))
+        assert blobs.download_blob("log").readall() == data
+
+
+def test_what_clients_replace_and_delete_is_not_kept(cloud_port: int, tmp_path: Path) -> None:
+    """The endpoint has seen the stub go: there is none that anybody moved."""
+    with edge(cloud_port, tmp_path, PROPAGATE) as node:
+        stubs(node, "replaced", "put", "described", "deleted", "again")
+        blobs = node.local.get_container_client("replaced")
+        blobs.get_blob_client("described").set_blob_metadata({"v": "2"})
+        blobs.upload_blob("put", b"new", overwrite=True)
+        for name in ("deleted", "again"):
+            blobs.delete_blob(name)
+        blobs.upload_blob("again", b"new")
+        eventually(lambda: "deleted" not in node.in_cloud("replaced"))
+        settled(node)
+        there = node.in_cloud("replaced")
+        assert there.keys() == {"put", "described", "again"}
+        assert (there["put"], there["again"]) == (b"new", b"new")
