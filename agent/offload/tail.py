@@ -21,11 +21,11 @@ import trio
 
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.look import is_text
-from agent.offload.rows import Change, Read
+from agent.offload.rows import Change, Freed, Read
 from agent.offload.rules import Rules, first_turn
 from dataplane.journal import unclean
 from dataplane.journal.reader import Segment, segments
-from dataplane.journal.record import DamagedSegment, ForeignSegment, Kind, Record
+from dataplane.journal.record import DamagedSegment, ForeignSegment, Kind, Record, freed_of
 
 log = logging.getLogger("blobedge.offload")
 
@@ -43,6 +43,7 @@ class _Batch(NamedTuple):
     changes: list[Change]
     reads: list[Read]
     looks: set[Container]
+    freed: list[Freed]
     next_offset: int
     finished: bool
 
@@ -107,7 +108,9 @@ class Tail:
             return False
         if batch.next_offset != offset or batch.changes:
             await self._queue(
-                lambda queue: queue.ingest(segment.name, batch.next_offset, batch.changes, batch.reads, batch.looks)
+                lambda queue: queue.ingest(
+                    segment.name, batch.next_offset, batch.changes, batch.reads, batch.looks, batch.freed
+                )
             )
             self._offsets[segment.name] = batch.next_offset
             self._changed(batch.looks)
@@ -118,14 +121,15 @@ class Tail:
     def _read(self, segment: Segment, offset: int) -> _Batch:
         finished = segment.finished()  # before the read: what it says, the read has seen the end of
         records, next_offset = segment.read(offset)
-        changes, reads, containers = self._sorted(records)
+        changes, reads, containers, freed = self._sorted(records)
         self.records_count += len(records)
         at_end = finished and next_offset == offset
         if at_end:
             changes = list(self._changes(unanswered(segment), time.time_ns()))
-        return _Batch(changes, reads, containers, next_offset, at_end)
+        return _Batch(changes, reads, containers, freed, next_offset, at_end)
 
-    def _sorted(self, records: Iterable[Record]) -> tuple[list[Change], list[Read], set[Container]]:
+    def _sorted(self, records: Iterable[Record]) -> tuple[list[Change], list[Read], set[Container], list[Freed]]:
+        freed: list[Freed] = []
         done: dict[Blob, int] = {}
         reads: list[Read] = []
         containers: set[Container] = set()
@@ -136,7 +140,10 @@ class Tail:
                 reads.append(Read(account, container, name, when))
             elif kind is Kind.DONE:
                 done[account, container, name] = when
-        return [change for blob, when in done.items() for change in self._changes([blob], when)], reads, containers
+            elif kind is Kind.FREED and is_text(name):
+                freed.append(Freed(account, container, *freed_of(name)))
+        changes = [change for blob, when in done.items() for change in self._changes([blob], when)]
+        return changes, reads, containers, freed
 
     def _changes(self, blobs: Iterable[Blob], when: int) -> Iterable[Change]:
         """What the rules may send. Others have no row, and one that had is looked at again by the next scan."""

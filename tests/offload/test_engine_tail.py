@@ -10,12 +10,13 @@ from agent.config_offload import Offload, Rule
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
 from agent.offload.queries import Filter
+from agent.offload.rows import Adopted, Copy, Seen
 from agent.offload.rules import Rules
 from agent.offload.states import Residency
 from agent.offload.tail import Tail, unanswered
 from dataplane.journal import unclean
 from dataplane.journal.reader import segments
-from dataplane.journal.record import Kind
+from dataplane.journal.record import Kind, freed_name
 from dataplane.journal.writer import Journal
 
 pytestmark = pytest.mark.trio
@@ -130,3 +131,18 @@ async def test_damage_is_told_and_the_rest_goes_on(world: World, ended: bool, ca
     ]
     other.close()
     journal.close()
+
+
+async def test_a_stub_that_a_client_replaced_lets_its_copy_go(world: World) -> None:
+    """Also one whose row knows of another version: that stub was moved to the name."""
+    queue = world.queue.queue
+    queue.adopt(
+        Adopted("acct", "data", name, Residency.REMOTE, Seen("v1", 5, 1), Copy("v1", "c1", "cloud", name, 1))
+        for name in ("same", "other")
+    )
+    Journal(world.journals, 1).append([
+        (Kind.DONE, "acct", "data", "same"), (Kind.DONE, "acct", "data", "other"),
+        (Kind.FREED, "acct", "data", freed_name("same", "v1")), (Kind.FREED, "acct", "data", freed_name("other", "v0")),
+    ])  # fmt: skip
+    await world.until(lambda world: set(world.rows().values()) == {Residency.QUEUED})
+    assert {row.name: row.away for row in queue.rows(Filter(), None, 9).rows} == {"same": False, "other": True}
