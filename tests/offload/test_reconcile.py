@@ -10,6 +10,7 @@ import trio
 
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
+from agent.offload.keep import beside
 from agent.offload.opening import DamagedDatabase
 from agent.offload.reconcile import listed, mountside
 from agent.offload.reconcile.course import Wish
@@ -17,6 +18,7 @@ from agent.offload.reconcile.reconciler import REFUSALS_MAX, UNDER_WAY, Busy
 from agent.offload.reconcile.verdict import COPY_LOST, DIFFERENCES, Kind
 from agent.offload.rows import Adopted, Copy, Seen
 from agent.offload.states import Hold, Residency
+from agent.offload.transport import Errand
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState
 from dataplane.store.store import BlobRef
 from tests.offload.azurite import Exchange
@@ -386,3 +388,36 @@ async def test_a_cloud_that_refuses_is_told_and_asked_again(node: Node, monkeypa
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
     assert reconciler.last.found == {Kind.IN_STEP: 1}
+
+
+async def test_a_stub_that_was_moved_is_looked_at_in_a_new_database(node: Node) -> None:
+    """It gets a copy of its own then, as its old name may get a new version at any time."""
+    node.put("old")
+    node.send("old")
+    node.stub("old")
+    (node.root / HERE / "old").rename(node.root / HERE / "new")
+    node.new_queue()
+    await node.reconcile(repair=True)
+    row = node.row("new")
+    assert row is not None
+    assert row.residency is Residency.QUEUED
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_stub_whose_copy_is_kept_beside_is_no_alarm(node: Node, known: bool) -> None:
+    node.put("b", b"first")
+    node.send("b")
+    node.stub("b")
+    remote = node.state_of("b").properties.remote
+    assert remote is not None
+    there = node.world.cloud.head(remote.container, remote.name, Errand())
+    assert there is not None
+    beside(node.world.cloud, remote.container, remote.name, there, Errand())
+    node.cloud.upload_blob("b", b"second", overwrite=True)
+    if not known:
+        node.new_queue()
+    done = await node.reconcile(repair=True)
+    assert done.found.get(Kind.STUB_WITHOUT_COPY, 0) == 0
+    row = node.row("b")
+    assert row is not None
+    assert row.residency is (Residency.REMOTE if known else Residency.QUEUED)

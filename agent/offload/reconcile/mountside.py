@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from agent.offload import keep
 from agent.offload.amounts import time_ns
 from agent.offload.cloud import Cloud
 from agent.offload.database import Queue
 from agent.offload.look import storable
 from agent.offload.reconcile.ledger import LocalName, Name
 from agent.offload.reconcile.listed import Entry
-from agent.offload.reconcile.verdict import COPY_LOST, Here, Kind, has_bytes, of_blob
+from agent.offload.reconcile.verdict import COPY_LOST, Here, Kind, of_blob
 from agent.offload.rows import Adopted, Change, Copy, Failure, Row, Seen
 from agent.offload.rules import Decision, Rules, Subject, decide
 from agent.offload.states import Hold, Residency
@@ -56,6 +57,13 @@ class Blob:
     place: Name | None = None  # in the cloud
     entry: Entry | None = None
     kind: Kind = Kind.IN_STEP
+
+    @property
+    def moved(self) -> bool:
+        """Whether it may be a stub that was moved: its bytes are not where its rule puts those of its name."""
+        target = self.decision.target if self.decision is not None else None
+        stub = self.here is not None and self.here.state.properties.remote is not None
+        return stub and target is not None and self.place != target[:2]
 
 
 @dataclass(slots=True)
@@ -131,13 +139,14 @@ def ask_cloud(blobs: Sequence[Blob], cloud: Cloud, errand: Errand) -> None:
         seen = cloud.look(
             cloud.blob(container, name), cloud.request("Get Blob Properties", "r", container, name), errand
         )
-        if seen is None:
-            continue
-        entry = Entry(container, name, seen.etag, seen.facts, dict(seen.facts.metadata), {}, "", "", "")
         remote = blob.here.state.properties.remote
-        if remote is not None and has_bytes(entry, remote):
-            blob.kind = Kind.IN_STEP
-        elif remote is None and blob.row is not None:
+        if remote is not None:
+            if seen is not None and keep.is_of(remote, seen):
+                blob.kind = Kind.IN_STEP
+            elif keep.kept(cloud, remote, errand) is not None:  # where a recall finds it; who sends looks at the stub
+                known = blob.row is not None and blob.row.copied_etag == remote.version
+                blob.kind = Kind.IN_STEP if known else Kind.TO_SEND
+        elif seen is not None and blob.row is not None:
             blob.kind = Kind.IN_STEP if seen.etag == blob.row.cloud_etag else Kind.OTHER_CONTENT
 
 
@@ -159,7 +168,9 @@ def mender(side: Side, unchanged: Sequence[Blob], now: int) -> Callable[[Queue],
         done: dict[Kind, int] = {}
         adopted, noted = [], []
         for blob in side.blobs:
-            if blob.kind is Kind.UNRECORDED and (blob.row is None or blob.name in same):
+            if blob.kind is Kind.UNRECORDED and blob.moved:
+                noted.append(_change(side, blob, now))  # it gets a copy of its own
+            elif blob.kind is Kind.UNRECORDED and (blob.row is None or blob.name in same):
                 adopted.append(_adopted(side, blob, now))
             elif blob.kind in (Kind.TO_SEND, Kind.ROW_WITHOUT_BLOB):
                 noted.append(_change(side, blob, now))

@@ -13,6 +13,8 @@
     a stub          its bytes                      nothing, or else        unrecorded
     a stub          its bytes, other tags          so                      to-send
     a stub          nothing, or other bytes        anything                stub-without-copy    an alarm
+    a stub          the same, but its bytes are    of another version      to-send         it was moved: who sends looks
+                    kept beside (keep.py)          so                      in-step
     a stub that     -                              -                       lost-stub       planted again from the copy
      says nothing
     nothing         -                              it is here              row-without-blob     the uploader looks
