@@ -30,7 +30,7 @@ from agent.offload.verify import OURS, Seen
 from dataplane.blobapi.etag import RANDOM_BITS, new_etag
 from dataplane.blobapi.leases import LeaseState, state_of
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState, Remote
-from dataplane.store.blobs import DeleteScope
+from dataplane.store.deletejob import DeleteScope
 from dataplane.store.errors import NotEvictable
 from dataplane.store.store import BlobRef, Store
 

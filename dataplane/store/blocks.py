@@ -21,14 +21,15 @@ from typing import Final, NoReturn
 from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block
-from dataplane.store import blobs, blobstate, blocklists, slots, smallfile, trust
-from dataplane.store.blobs import DecideProperties, PutJob
+from dataplane.store import blobstate, blocklists, slots, smallfile, trust
+from dataplane.store.blobjob import BlobJob, DecideProperties, require_bytes
 from dataplane.store.commit import Again
 from dataplane.store.errors import translated
 from dataplane.store.fileio import fsync, write_all
 from dataplane.store.files import Found
 from dataplane.store.mount import DIRECTORY, Mount
 from dataplane.store.place import Place, blob_key
+from dataplane.store.putjob import PutJob
 from dataplane.store.records import Seal
 from dataplane.store.slots import StagedSlot
 from dataplane.store.staging import StagedFile
@@ -183,7 +184,7 @@ def _write_meta(place: Place, path: str, meta: _Meta) -> None:
         os.close(fd)
 
 
-class PutBlockJob(blobs._BlobJob[BlobState]):
+class PutBlockJob(BlobJob[BlobState]):
     """One block: its staged file gets its name among the blob's blocks."""
 
     def __init__(
@@ -427,7 +428,7 @@ class CommitJob(PutJob):
             if kind != "Committed" and block_id in waiting:
                 pieces.append(waiting[block_id])
             elif kind != "Uncommitted" and block_id in committed:
-                blobs.require_bytes(self.place, state)
+                require_bytes(self.place, state)
                 pieces.append(committed[block_id])
                 self._committed_seal = found.seal if found is not None else None
             else:

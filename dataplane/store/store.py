@@ -13,20 +13,25 @@ from typing import Final, TypeVar
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import BlobProperties, BlobState, Block, ContainerProperties, ContainerState, Lease, Remote
 from dataplane.blobapi.uri import check_container_name
-from dataplane.store import blobs, blobstate, blocks, commit, containers, listing, smallfile, swap
-from dataplane.store.blobs import DecideProperties, DeleteScope
+from dataplane.store import blobstate, blocks, commit, containers, listing, smallfile, swap
+from dataplane.store.blobjob import DecideProperties
 from dataplane.store.blobstate import BlobRef, OpenBlob
 from dataplane.store.blocks import CommitJob, PutBlockJob
 from dataplane.store.commit import Job
+from dataplane.store.deletejob import DeleteJob, DeleteScope
 from dataplane.store.documents import DocumentJob
 from dataplane.store.index import DirectoryIndex
+from dataplane.store.leasejob import LeaseJob
 from dataplane.store.listing import ListItem, ListPage
 from dataplane.store.mount import Mount, RecordsOption
 from dataplane.store.place import Place
+from dataplane.store.putjob import PutJob
 from dataplane.store.recordstore import REMEMBERED_COUNT
+from dataplane.store.snapshotjob import SnapshotJob
 from dataplane.store.staging import StagedFile
 from dataplane.store.stubs import EvictJob, PlantJob, RecallJob, RetargetJob
 from dataplane.store.trash import Trash, list_names
+from dataplane.store.updatejob import UpdateJob
 
 T = TypeVar("T")
 
@@ -174,12 +179,12 @@ class Store:
     ) -> Job[BlobState]:
         """Replace or create a blob. The job owns a StagedFile from here on."""
         tree, place = self._require(ref.container)
-        return blobs.PutJob(place, _trash(tree), ref.name, content, decide, block_list)
+        return PutJob(place, _trash(tree), ref.name, content, decide, block_list)
 
     def update(self, ref: BlobRef, decide: DecideProperties) -> Job[BlobState]:
         """New properties for a blob or a snapshot; the content stays."""
         tree, place = self._require(ref.container)
-        return blobs.UpdateJob(place, _trash(tree), ref, decide)
+        return UpdateJob(place, _trash(tree), ref, decide)
 
     def delete(
         self, ref: BlobRef, decide: Callable[[BlobState | None], DeleteScope], *, yields: bool = False
@@ -187,17 +192,17 @@ class Store:
         """Delete a blob, its snapshots, or one snapshot. The state that `decide` sees tells whether it has
         snapshots. `yields`: no client asked for it; then NotEvictable while somebody is writing the blob anew."""
         tree, place = self._require(ref.container)
-        return blobs.DeleteJob(place, _trash(tree), ref, decide, yields=yields)
+        return DeleteJob(place, _trash(tree), ref, decide, yields=yields)
 
     def snapshot(self, ref: BlobRef, decide: DecideProperties, snapshot_id: str) -> Job[BlobState]:
         """Make a snapshot; `decide` returns the snapshot's properties."""
         tree, place = self._require(ref.container)
-        return blobs.SnapshotJob(place, _trash(tree), ref.name, decide, snapshot_id)
+        return SnapshotJob(place, _trash(tree), ref.name, decide, snapshot_id)
 
     def set_lease(self, ref: BlobRef, decide: Callable[[BlobState | None], Lease | None]) -> Job[BlobState]:
         """Change a blob's lease; None removes it."""
         tree, place = self._require(ref.container)
-        return blobs.LeaseJob(place, _trash(tree), ref.name, decide)
+        return LeaseJob(place, _trash(tree), ref.name, decide)
 
     # --- stubs -------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from typing import Final, TypeVar
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.model import LOST, BlobProperties, BlobState, Remote
 from dataplane.store import trust
-from dataplane.store.blobs import UpdateJob, _BlobJob
+from dataplane.store.blobjob import BlobJob
 from dataplane.store.blobstate import BlobRef
 from dataplane.store.commit import Subject
 from dataplane.store.errors import NotAStub, NotEvictable, StorageUnavailable, translated
@@ -38,6 +38,7 @@ from dataplane.store.records import Record, Seal
 from dataplane.store.staging import StagedFile
 from dataplane.store.swap import NotSwapped, Swap, name_for
 from dataplane.store.trash import Trash
+from dataplane.store.updatejob import UpdateJob
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ _PLACE_ATTEMPTS_MAX: Final = 8
 _NOTHING: Final = Seal(0, 0, 0)  # what a planted stub takes the place of
 
 
-class _SwapJob(_BlobJob[T]):
+class _SwapJob(BlobJob[T]):
     """What those have in common that put a file of their own into the blob's place. Durable whatever the container is:
     `relaxed` is about what clients wrote lately, and these replace what was safe long ago."""
 
