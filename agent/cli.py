@@ -2,14 +2,17 @@
 
 Standard output is for what scripts read (ready lines, answers), standard error for people. A mistake of the operator,
 on the command line, in the configuration or on the machine, is one line each and exit code 78, never a traceback: a
-traceback means a bug.
+traceback means a bug. Standard output that cannot be written (a full disk) is one line and exit code 74; of a reader
+that went away nothing is said.
 """
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import metadata
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, NoReturn, TextIO, cast
 
 import trio
 import typer
@@ -28,18 +31,22 @@ from agent.config import Config
 from agent.config_load import load
 from agent.flags import Flags
 from agent.observability.admin import companion
+from agent.output import Output
 from agent.problems import EXIT_CONFIG, OperatorError, Problem
 from agent.supervision.plan import Plan, plan
 from agent.supervision.supervisor import Announce, announce_ready, supervise
 from dataplane.ipc import logs
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
+EXIT_OUTPUT: Final = 74  # EX_IOERR of sysexits.h
+EXIT_NO_READER: Final = 1  # as Typer has it when a pipe has no reader any more
 
 app = typer.Typer(
     help="A local Azure Blob Storage endpoint over plain files.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich joins no lines of a docstring, and shows `<bool>` beside each flag
 )
 config_app = typer.Typer(help="Check and show configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -171,8 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _exit_code(command: Callable[[], object]) -> int:
     if not __debug__:
         return _complain("blobedge: python -O leaves out the checks that protect the data: run it without -O")
+    output = Output(sys.stdout)
     try:
-        code = command()
+        with redirect_stdout(cast(TextIO, output)):
+            code = command()
+            output.flush()
         return code if isinstance(code, int) else 0
     except OperatorError as error:
         return _complain(*(_line(problem) for problem in error.problems))
@@ -180,12 +190,27 @@ def _exit_code(command: Callable[[], object]) -> int:
         return _complain(*_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
+    except OSError as error:
+        if error is not output.failed:
+            raise
+        return EXIT_NO_READER if error.errno == errno.EPIPE else _complain_of_output(error)
+    finally:
+        if output.failed is not None:
+            output.drop()
+
+
+def _complain_of_output(error: OSError) -> int:
+    print(f"blobedge: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    return EXIT_OUTPUT
 
 
 def _usage(error: typer.TyperException) -> list[str]:
-    """The line for a usage error; none where the help was printed instead, for want of a command."""
+    """The line for a usage error; none where the help is printed instead, for want of a command."""
     formatted = getattr(error, "format_message", None)
     message = str(formatted() if formatted is not None else error)
+    if type(error).__name__ == "NoArgsIsHelpError":  # Typer has no public name for it
+        print(message)
+        return []
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "blobedge"
     return [f"blobedge: {message} ({command} --help)"] if message else []

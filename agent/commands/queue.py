@@ -14,7 +14,7 @@ import typer
 
 from agent.commands import queue_print
 from agent.commands.finding import Account, Admin, Container, Json, Prefix, TokenFile, running_queue
-from agent.commands.terminal import shown
+from agent.commands.terminal import counted, shown
 from agent.offload.amounts import span_text
 from agent.problems import OperatorError
 
@@ -229,9 +229,11 @@ def drain(
     if as_json:
         print(json.dumps({"left": left, "held": held, "later": later, **status}, indent=1))
     else:
-        said = ["drained" if not left else f"{left:,} blobs are not sent yet"]
-        said += [f"{held:,} are held: blobedge queue ls --hold operator,poison"] if held else []
-        said += [f"{later:,} wait for their rule's time"] if later else []
+        said = ["drained" if not left else queue_print.blobs(left, "is not sent yet", "are not sent yet")]
+        said += (
+            [f"{held:,} {'is' if held == 1 else 'are'} held: blobedge queue ls --hold operator,poison"] if held else []
+        )
+        said += [f"{later:,} {'waits' if later == 1 else 'wait'} for the time of a rule"] if later else []
         print("; ".join(said))
     raise typer.Exit(EXIT_HELD if left or held else 0)
 
@@ -277,7 +279,7 @@ def _bar(quiet: bool) -> Iterator[Callable[[dict[str, Any], int], None]]:
             first = status["sent_bytes"] if first is None else first
             done = max(0, status["sent_bytes"] - first)  # a sidecar that was replaced counts from 0
             forecast = status["drain_seconds"]
-            words = f"{left:,} blobs, {status['link']['state']}" + (
+            words = f"{counted(left, 'blob')}, {status['link']['state']}" + (
                 f", about {span_text(forecast)}" if forecast else ""
             )
             bar.update(task, completed=done, total=done + status["unprotected_bytes"], description=words)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from agent.commands.terminal import shown
+from agent.commands.terminal import counted, shown
 from agent.offload.amounts import NANOSECONDS, size_text, span_text
 
 _ROW: Final = "{:9}  {:8}  {:>10}  {:20}  {:>5}  {}"
@@ -24,7 +24,7 @@ _WHERE: Final = {
 
 def blobs(count: int, one: str, more: str) -> str:
     """`1 blob is forgotten`, `2 blobs are forgotten`."""
-    return f"{count:,} blob {one}" if count == 1 else f"{count:,} blobs {more}"
+    return f"{counted(count, 'blob')} {one if count == 1 else more}"
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
@@ -67,7 +67,9 @@ def print_summary(status: dict[str, Any]) -> None:
     print(f"state        {status['state']}")
     print(f"link         {link['state']} for {span_text(link['seconds'])}")
     print(f"uploads      {uploads['under_way']} under way, {uploads['width']} of {uploads['most']} allowed now")
-    print(f"unprotected  {status['unprotected_blobs']:,} blobs, {size_text(status['unprotected_bytes'])} known")
+    print(
+        f"unprotected  {counted(status['unprotected_blobs'], 'blob')}, {size_text(status['unprotected_bytes'])} known"
+    )
     if status["unprotected_blobs"]:
         forecast = "not known yet" if status["drain_seconds"] is None else f"about {span_text(status['drain_seconds'])}"
         print(f"oldest       {span_text(status['oldest_unprotected_seconds'])}; drained in {forecast}")
@@ -75,7 +77,7 @@ def print_summary(status: dict[str, Any]) -> None:
     print(f"sent         {size_text(status['sent_bytes'])} since the sidecar's start, {speed}/s")
     for each in status["totals"]:
         size = size_text(each["bytes"])
-        print(f"{each['residency']:12} {each['hold'] or '-':10} {each['blobs']:>12,} blobs {size:>12}")
+        print(f"{each['residency']:12} {each['hold'] or '-':10} {counted(each['blobs'], 'blob'):>18} {size:>12}")
     for line in residency_lines(status):
         print(line)
     for name, text in status["blocked"].items():
@@ -94,18 +96,20 @@ def residency_lines(report: dict[str, Any]) -> list[str]:
     if recalls.get("recalls"):
         failed = sum(recalls["failures"].values())
         lines.append(
-            f"recalls: {recalls['arrived']:,} blobs back, {size_text(recalls['bytes'])}, {recalls['readers']} readers"
-            f" now, {failed:,} failed"
+            f"recalls: {counted(recalls['arrived'], 'blob')} back, {size_text(recalls['bytes'])},"
+            f" {counted(recalls['readers'], 'reader')} now, {failed:,} failed"
         )
     if eviction.get("evicted_blobs"):
-        lines.append(f"evicted: {eviction['evicted_blobs']:,} blobs, {size_text(eviction['evicted_bytes'])}")
+        lines.append(f"evicted: {counted(eviction['evicted_blobs'], 'blob')}, {size_text(eviction['evicted_bytes'])}")
     if eviction.get("expired_blobs"):
-        lines.append(f"deleted here by rules: {eviction['expired_blobs']:,} blobs")
+        lines.append(f"deleted here by rules: {counted(eviction['expired_blobs'], 'blob')}")
     for disk in eviction.get("disks", []):
         if disk["mode"] == "normal":
             continue
         use = f"{disk['bytes_percent']:.1f} % of its space, {disk['inodes_percent']:.1f} % of its inodes"
-        stays = "; ".join(f"{count:,} stay: {reason}" for reason, count in disk["stays"].items())
+        stays = "; ".join(
+            f"{count:,} {'stays' if count == 1 else 'stay'}: {reason}" for reason, count in disk["stays"].items()
+        )
         stuck = ", nothing may leave it" if disk["stuck"] else ""
         lines.append(f"disk of {', '.join(disk['of'])}: {disk['mode']}, {use}{stuck}" + (f"; {stays}" if stays else ""))
     return lines
@@ -141,7 +145,7 @@ def _scan_text(scan: dict[str, Any]) -> str:
     """What is said of the look at everything that is on the mounts."""
     if place := scan["running"]:
         at = shown(f"{place['account']}/{place['container']}")
-        return f"looks at everything: {place['blobs']:,} blobs so far, now at {at}"
+        return f"looks at everything: {counted(place['blobs'], 'blob')} so far, now at {at}"
     if not scan["at"]:
         return "not looked at everything yet"
     return f"looked at everything, begun {when(int(scan['at'] * NANOSECONDS))}"

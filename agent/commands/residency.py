@@ -1,8 +1,8 @@
 """`blobedge evict | recall | prefetch | pin | unpin`: where the bytes of blobs are, as an operator wants it.
 
-The sidecar does the work as a job, and this looks on: Ctrl-C stops the job, and what it did stays done. Exit codes: 0
-all done; 1 some blobs were left as they are, with the reasons; 2 nobody answers, or offload is off; 78 a mistake in the
-call; 130 stopped.
+The sidecar does the work as a job, and this looks on: Ctrl-C stops the job, as does a reader of its output that goes
+away, and what it did stays done. Exit codes: 0 all done; 1 some blobs were left as they are, with the reasons; 2 nobody
+answers, or offload is off; 78 a mistake in the call; 130 stopped.
 """
 
 import json
@@ -15,7 +15,7 @@ import typer
 
 from agent.commands.finding import Admin, Json, Place, TokenFile, running_queue
 from agent.commands.queue_print import blobs
-from agent.commands.terminal import shown
+from agent.commands.terminal import counted, shown
 from agent.offload.amounts import size_text
 from agent.problems import OperatorError
 
@@ -28,6 +28,7 @@ NOTHING_THERE: Final = "nothing there"
 EXIT_STOPPED: Final = 130  # 128 + SIGINT, as shells report it
 POLL_SECONDS: Final = 0.5
 _RUNNING: Final = "running"
+_OFFLINE: Final = "offline"  # of the link: a recall ends at once then (agent/offload/bringing.py)
 _HERE: Final = ("is here again", "are here again")
 
 Places = Annotated[list[str], typer.Argument(metavar="ACCOUNT/CONTAINER[/PREFIX]", help="Which blobs; in this order.")]
@@ -71,6 +72,9 @@ def prefetch(
         _work("recall", _HERE, wanted, as_json, admin, token_file)
     with running_queue(admin, token_file) as found:
         _look(found, wanted)
+        if found.get("/queue/status")["link"]["state"] == _OFFLINE:
+            typer.echo("blobedge: the link is down, so nothing is on its way: try again when it is back", err=True)
+            raise typer.Exit(EXIT_LEFT)
         for place in wanted:
             job = found.post("/residency/recall", place.query)
             print(json.dumps(job) if as_json else f"{_text(place)}: on its way; `blobedge ls -l` says what is here")
@@ -156,7 +160,8 @@ def _work(
 def _follow(
     found: "QueueClient", word: str, place: Place, progress: Callable[[dict[str, Any]], None]
 ) -> tuple[dict[str, Any], bool]:
-    """Begin a job and look on to its end. Returns it, and whether it was interrupted."""
+    """Begin a job and look on to its end. Returns it, and whether it was interrupted. Raises OSError when nobody reads
+    how far it is: the job is stopped then, too."""
     job = found.post(f"/residency/{word}", place.query)
     stopped = False
     while True:
@@ -171,6 +176,9 @@ def _follow(
                 raise
             found.post("/residency/stop", {"id": job["id"]})
             stopped = True
+        except OSError:
+            found.post("/residency/stop", {"id": job["id"]})
+            raise
 
 
 def _tell(jobs: list[dict[str, Any]], done: tuple[str, str]) -> None:
@@ -210,8 +218,12 @@ def _bar(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
             if job["id"] not in tasks:
                 tasks[job["id"]] = bar.add_task("", total=None)
             total = job["bytes_total"] if job["bytes_total"] or job["state"] == _RUNNING else job["bytes"]
-            words = shown(job["what"]) + f": {job['blobs']:,}"
-            words += f" of {job['blobs_total']:,} blobs" if job["blobs_total"] is not None else " blobs"
-            bar.update(tasks[job["id"]], completed=job["bytes"], total=total, description=words)
+            known = job["blobs_total"] is not None
+            count = (
+                f"{job['blobs']:,} of {counted(job['blobs_total'], 'blob')}" if known else counted(job["blobs"], "blob")
+            )
+            bar.update(
+                tasks[job["id"]], completed=job["bytes"], total=total, description=f"{shown(job['what'])}: {count}"
+            )
 
         yield told
