@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,10 +13,11 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from agent.observability import client
-from tests.observability.service import CHECKOUT, RunningService, running
+from tests.observability.service import RunningService, running
 from tests.observability.support import KEY
 from tests.offload import azurite
 from tests.offload.azurite import Exchange, Proxy
+from tests.offload.command_line import blobedge
 
 SECONDS_MAX: Final = 45.0
 POLL_SECONDS: Final = 0.05
@@ -60,8 +60,11 @@ class Edge:
 
     def queue(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `blobedge queue`."""
-        command = [sys.executable, "-m", "agent", "queue", *arguments, "--admin", self.service.admin]
-        return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+        return self.run("queue", *arguments)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command against this node."""
+        return blobedge(*arguments, "--admin", self.service.admin)
 
     def rows(self, *arguments: str) -> list[dict[str, Any]]:
         """The rows that `blobedge queue ls --json` prints."""

@@ -3,7 +3,6 @@
 import json
 import stat
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from agent.offload.transport import Errand
 from agent.offload.upload import Guard, upload
 from dataplane.blobapi.model import BlobProperties, BlobState, ContainerProperties, Remote
 from dataplane.store.store import BlobRef
-from tests.observability.service import CHECKOUT
+from tests.offload.command_line import blobedge
 from tests.offload.upload_support import NODE, World
 
 ACCOUNT: Final = "acct"
@@ -37,7 +36,6 @@ HERE: Final = "photos"  # the container of the mount
 INSTANCE: Final = f"{NODE}/0123456789ab"
 LATER: Final = 4_000_000_000_000_000_000
 SECONDS_MAX: Final = 60.0
-COMMAND_SECONDS_MAX: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +46,7 @@ class Asked:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one."""
-        command = [sys.executable, "-m", "agent", *arguments, "--admin", self.admin]
-        return subprocess.run(
-            command, cwd=CHECKOUT, capture_output=True, text=True, timeout=COMMAND_SECONDS_MAX, check=False
-        )
+        return blobedge(*arguments, "--admin", self.admin)
 
     def queue(self, *arguments: str) -> Any:
         """What `blobedge queue` prints."""

@@ -108,7 +108,7 @@ def test_a_refused_credential_is_held_for_the_operator_who_mends_it(cloud_port: 
         assert "w (write)" in row["error"]
         assert "sig=" not in row["error"]
         ran = node.queue("drain")
-        assert (ran.returncode, ran.stdout) == (1, "drained; 1 are held: blobedge queue ls --hold operator,poison\n")
+        assert (ran.returncode, ran.stdout) == (1, "drained; 1 is held: blobedge queue ls --hold operator,poison\n")
         node.credential.write_text(sas("rwdlct"))
         assert node.queue("retry", "--hold", "operator").returncode == 0
         node.until_in_cloud("refused", {"one": b"1"})

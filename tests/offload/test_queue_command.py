@@ -3,23 +3,17 @@
 import json
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from agent.problems import EXIT_CONFIG
-from tests.observability.service import CHECKOUT, running
+from tests.observability.service import running
 from tests.offload.azurite import Exchange
+from tests.offload.command_line import blobedge
 from tests.offload.engine_support import answer, away, back, edge
 
 PROPAGATE = '[[offload.rules]]\nupload = "now"\ndelete = "propagate"\ndelete_fuse_percent = 50\n'
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agent", "queue", *arguments]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60.0, check=False)
 
 
 @pytest.mark.parametrize(
@@ -33,19 +27,19 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_mistake_in_the_call_is_told_in_a_line_and_exits_78(arguments: list[str], said: str) -> None:
-    ran = run(*arguments)
+    ran = blobedge("queue", *arguments)
     assert ran.returncode == EXIT_CONFIG
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
 def test_without_a_service_or_a_rule_it_says_so_and_exits_2(tmp_path: Path) -> None:
-    ran = run("ls", "--admin", f"unix:{tmp_path}/none.sock")
+    ran = blobedge("queue", "ls", "--admin", f"unix:{tmp_path}/none.sock")
     assert (ran.returncode, ran.stdout) == (2, "")
     (tmp_path / "root").mkdir()
     with running(tmp_path, tmp_path / "root") as service:
         service.until_well()
-        while "has not said anything" in (ran := run("show", "--admin", service.admin)).stderr:
+        while "has not said anything" in (ran := blobedge("queue", "show", "--admin", service.admin)).stderr:
             pass
         assert ran.returncode == 2
         assert "offload is off" in ran.stderr

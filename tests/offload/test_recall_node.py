@@ -4,8 +4,6 @@ import contextlib
 import os
 import signal
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +14,9 @@ import pytest
 from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
-from tests.observability.service import CHECKOUT
 from tests.observability.support import KEY
 from tests.offload.azurite import Exchange
-from tests.offload.engine_support import SECONDS_MAX, Edge, away, back, edge
+from tests.offload.engine_support import Edge, away, back, edge
 from tests.offload.upload_support import DEADLINE_SECONDS, MIB, eventually
 
 DATA: Final = os.urandom(6 * MIB + 1)
@@ -37,8 +34,7 @@ def evicted(node: Edge, name: str) -> ContainerClient:
     blobs = node.container(name)
     blobs.upload_blob(name, DATA)
     node.until_in_cloud(name, {name: DATA})
-    command = [sys.executable, "-m", "agent", "evict", f"acct/{name}/{name}", "--admin", node.service.admin]
-    ran = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    ran = node.run("evict", f"acct/{name}/{name}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert [row["residency"] for row in node.rows()] == ["remote"]
     assert not (node.root / name / name).stat().st_size

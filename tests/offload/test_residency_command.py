@@ -5,34 +5,39 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.cli import EXIT_NO_READER
 from agent.commands.finding import EXIT_NOT_THERE
 from agent.observability import client
+from agent.offload.client import QueueClient
 from agent.problems import EXIT_CONFIG
 from tests.observability.service import CHECKOUT
+from tests.offload.azurite import Exchange
+from tests.offload.command_line import blobedge
 from tests.offload.engine_support import SECONDS_MAX, Edge, away, back, edge
 
 MIB = 1 << 20
 BLOBS = {"a/1": os.urandom(3 * MIB), "a/2": os.urandom(MIB), "b": b"small"}
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agent", *arguments]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
-
-
-def on(node: Edge, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(*arguments, "--admin", node.service.admin)
+@pytest.fixture(scope="module")
+def node(cloud_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """One for all tests; each has a container of its own."""
+    with edge(cloud_port, tmp_path_factory.mktemp("node")) as made:
+        yield made
 
 
 def listed(node: Edge, place: str) -> dict[str, dict[str, Any]]:
     """What `blobedge ls -r --json` prints, by name."""
-    ran = on(node, "ls", "-r", "--json", place)
+    ran = node.run("ls", "-r", "--json", place)
     assert ran.returncode == 0, ran.stderr
     return {entry["name"]: entry for entry in map(json.loads, ran.stdout.splitlines())}
 
@@ -72,7 +77,7 @@ def filled(node: Edge, name: str) -> None:
     ],
 )
 def test_a_mistake_in_the_call_is_told_in_a_line_and_exits_78(arguments: list[str], said: str) -> None:
-    ran = run(*arguments)
+    ran = blobedge(*arguments)
     assert ran.returncode == EXIT_CONFIG
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -80,96 +85,138 @@ def test_a_mistake_in_the_call_is_told_in_a_line_and_exits_78(arguments: list[st
 
 def test_without_a_service_it_says_so_and_exits_2(tmp_path: Path) -> None:
     for command in ("ls", "evict", "recall", "prefetch", "pin", "unpin"):
-        ran = run(command, "acct/c", "--admin", f"unix:{tmp_path}/none.sock")
+        ran = blobedge(command, "acct/c", "--admin", f"unix:{tmp_path}/none.sock")
         assert (ran.returncode, ran.stdout) == (EXIT_NOT_THERE, ""), ran.stderr
 
 
-def test_blobs_go_to_the_cloud_and_come_back(cloud_port: int, tmp_path: Path) -> None:
-    with edge(cloud_port, tmp_path) as node:
-        filled(node, "goes")
-        local = node.local.get_container_client("goes")
-        before = {each: local.get_blob_client(each).get_blob_properties() for each in BLOBS}
-        assert on(node, "pin", "acct/goes/b").stdout == "1 blob is pinned\n"
-        ran = on(node, "evict", "acct/goes")
-        assert (ran.returncode, ran.stderr) == (1, "")
-        assert ran.stdout.splitlines() == [
-            "2 blobs are remote now, 4.0 MiB", "        1 left: pinned (one is acct/goes/b)",
-        ]  # fmt: skip
-        assert on(node, "evict", "acct/goes/a/").stdout == "0 blobs are remote now, 0 B\n"  # they are
-        found = listed(node, "acct/goes")
-        assert {each: entry["residency"] for each, entry in found.items()} == {
-            "a/1": "remote", "a/2": "remote", "b": "copied",
-        }  # fmt: skip
-        assert (found["a/1"]["size"], found["a/1"]["cloud"], found["b"]["pinned"]) == (3 * MIB, "goes/a/1", True)
-        assert (node.root / "goes" / "a" / "1").stat().st_size == 0
-        assert "remote" in on(node, "ls", "-l", "acct/goes/a/").stdout
-        assert on(node, "ls", "acct").stdout == "goes/\n"
-        assert "4.0 MiB" in on(node, "ls", "-l", "acct").stdout
+def test_blobs_go_to_the_cloud_and_come_back(node: Edge) -> None:
+    filled(node, "goes")
+    since = metrics(node)
+    counts = node.report()
+    local = node.local.get_container_client("goes")
+    before = {each: local.get_blob_client(each).get_blob_properties() for each in BLOBS}
+    assert node.run("pin", "acct/goes/b").stdout == "1 blob is pinned\n"
+    ran = node.run("evict", "acct/goes")
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert ran.stdout.splitlines() == [
+        "2 blobs are remote now, 4.0 MiB", "        1 left: pinned (one is acct/goes/b)",
+    ]  # fmt: skip
+    assert node.run("evict", "acct/goes/a/").stdout == "0 blobs are remote now, 0 B\n"  # they are
+    found = listed(node, "acct/goes")
+    assert {each: entry["residency"] for each, entry in found.items()} == {
+        "a/1": "remote", "a/2": "remote", "b": "copied",
+    }  # fmt: skip
+    assert (found["a/1"]["size"], found["a/1"]["cloud"], found["b"]["pinned"]) == (3 * MIB, "goes/a/1", True)
+    assert (node.root / "goes" / "a" / "1").stat().st_size == 0
+    assert "remote" in node.run("ls", "-l", "acct/goes/a/").stdout
+    assert node.run("ls", "acct").stdout == "goes/\n"
+    assert "4.0 MiB" in node.run("ls", "-l", "acct").stdout
 
-        ran = on(node, "recall", "--json", "acct/goes/a/1")
-        assert ran.returncode == 0, ran.stderr
-        last = json.loads(ran.stdout.splitlines()[-1])
-        assert (last["state"], last["blobs"], last["bytes"], last["kept"]) == ("done", 1, 3 * MIB, {})
-        assert listed(node, "acct/goes")["a/1"]["residency"] == "copied"
-        assert on(node, "prefetch", "--wait", "acct/goes").stdout == "1 blob is here again, 1.0 MiB\n"
-        for each, data in BLOBS.items():
-            assert (node.root / "goes" / each).read_bytes() == data
-            after = local.get_blob_client(each).get_blob_properties()
-            assert (after.etag, after.last_modified) == (before[each].etag, before[each].last_modified)
-        assert on(node, "recall", "acct/goes").stdout == "0 blobs are here again, 0 B\n"
-        assert on(node, "unpin", "acct/goes").stdout == "1 blob is not pinned\n"
+    ran = node.run("recall", "--json", "acct/goes/a/1")
+    assert ran.returncode == 0, ran.stderr
+    last = json.loads(ran.stdout.splitlines()[-1])
+    assert (last["state"], last["blobs"], last["bytes"], last["kept"]) == ("done", 1, 3 * MIB, {})
+    assert listed(node, "acct/goes")["a/1"]["residency"] == "copied"
+    assert node.run("prefetch", "--wait", "acct/goes").stdout == "1 blob is here again, 1.0 MiB\n"
+    for each, data in BLOBS.items():
+        assert (node.root / "goes" / each).read_bytes() == data
+        after = local.get_blob_client(each).get_blob_properties()
+        assert (after.etag, after.last_modified) == (before[each].etag, before[each].last_modified)
+    assert node.run("recall", "acct/goes").stdout == "0 blobs are here again, 0 B\n"
+    assert node.run("unpin", "acct/goes").stdout == "1 blob is not pinned\n"
 
-        for command in ("evict", "recall", "pin"):  # a name that was mistyped is not done in silence
-            assert on(node, command, "acct/goes/mistyped").stderr == "blobedge: acct/goes/mistyped: nothing there\n"
-            ran = on(node, command, "acct/mistyped")
-            assert (ran.returncode, ran.stdout) == (EXIT_CONFIG, ""), ran.stderr
+    for command in ("evict", "recall", "pin"):  # a name that was mistyped is not done in silence
+        assert node.run(command, "acct/goes/mistyped").stderr == "blobedge: acct/goes/mistyped: nothing there\n"
+        ran = node.run(command, "acct/mistyped")
+        assert (ran.returncode, ran.stdout) == (EXIT_CONFIG, ""), ran.stderr
 
-        node.until(lambda report: report["recalls"]["arrived"] == 2 and report["eviction"]["evicted_blobs"] == 2)
-        told = metrics(node)
-        assert told["blobedge_offload_recalled_blobs_total"] == 2
-        assert told["blobedge_offload_evicted_bytes_total"] == 4 * MIB
-        assert told['blobedge_offload_disk_mode{mode="normal",of="acct"}'] in (0, 1)
-        where = 'account="acct",container="goes",residency="copied"'
-        assert told[f"blobedge_offload_container_blobs{{{where}}}"] == 3
-        assert "recalls: 2 blobs back, 4.0 MiB" in on(node, "queue", "show").stdout
+    recalled, evicted = counts["recalls"]["arrived"] + 2, counts["eviction"]["evicted_blobs"] + 2
+    node.until(lambda now: (now["recalls"]["arrived"], now["eviction"]["evicted_blobs"]) == (recalled, evicted))
+    told = metrics(node)
+    for name, more in ("blobedge_offload_recalled_blobs_total", 2), ("blobedge_offload_evicted_bytes_total", 4 * MIB):
+        assert told[name] - since[name] == more
+    assert told['blobedge_offload_disk_mode{mode="normal",of="acct"}'] in (0, 1)
+    where = 'account="acct",container="goes",residency="copied"'
+    assert told[f"blobedge_offload_container_blobs{{{where}}}"] == 3
+    assert f"recalls: {recalled} blobs back, " in node.run("queue", "show").stdout
 
 
-def test_what_the_cloud_lacks_stays_and_offline_nothing_comes(cloud_port: int, tmp_path: Path) -> None:
-    with edge(cloud_port, tmp_path) as node:
-        filled(node, "stays")
-        assert on(node, "evict", "acct/stays/a/1").returncode == 0
-        node.proxy.fault = away
-        blobs = node.local.get_container_client("stays")
-        blobs.upload_blob("new", b"n")
-        node.until(lambda report: report["link"]["state"] == "offline")
-        ran = on(node, "evict", "acct/stays")
-        assert ran.returncode == 1
-        assert "1 left: the cloud does not have it yet (one is acct/stays/new)" in ran.stdout
-        assert "2 left: the link is down" in ran.stdout
-        ran = on(node, "recall", "acct/stays")
-        assert ran.returncode == 1
-        assert "0 blobs are here again, 0 B\n        1 left: the link is down (one is acct/stays/a/1)" in ran.stdout
-        entry = listed(node, "acct/stays")["new"]
-        assert entry["residency"] == "queued"
-        assert time.time() - entry["unprotected_since"] / 1e9 < 2 * SECONDS_MAX
-        assert "not in the cloud since 2" in on(node, "ls", "-l", "acct/stays").stdout
+def test_what_the_cloud_lacks_stays_and_offline_nothing_comes(node: Edge) -> None:
+    filled(node, "stays")
+    assert node.run("evict", "acct/stays/a/1").returncode == 0
+    node.proxy.fault = away
+    blobs = node.local.get_container_client("stays")
+    blobs.upload_blob("new", b"n")
+    node.until(lambda report: report["link"]["state"] == "offline")
+    ran = node.run("evict", "acct/stays")
+    assert ran.returncode == 1
+    assert "1 left: the cloud does not have it yet (one is acct/stays/new)" in ran.stdout
+    assert "2 left: the link is down" in ran.stdout
+    ran = node.run("recall", "acct/stays")
+    assert ran.returncode == 1
+    assert "0 blobs are here again, 0 B\n        1 left: the link is down (one is acct/stays/a/1)" in ran.stdout
+    ran = node.run("prefetch", "acct/stays")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "blobedge: the link is down, so nothing is on its way: try again when it is back\n"
+    entry = listed(node, "acct/stays")["new"]
+    assert entry["residency"] == "queued"
+    assert time.time() - entry["unprotected_since"] / 1e9 < 2 * SECONDS_MAX
+    assert "not in the cloud since 2" in node.run("ls", "-l", "acct/stays").stdout
+    node.proxy.fault = back
+    node.until_in_cloud("stays", {**BLOBS, "new": b"n"})
+
+
+@contextmanager
+def recalling(
+    node: Edge, name: str, *held: str
+) -> Iterator[tuple[subprocess.Popen[str], str, dict[str, threading.Event]]]:
+    """`recall --json` of a container, whose blobs come each when its event is set. With the number of its job, which
+    runs. The probes of the link get through, so that it stays up however long this takes."""
+    goes_on = {each: threading.Event() for each in held}
+
+    def hold(exchange: Exchange) -> None:
+        for each, event in goes_on.items():
+            if exchange.method == "GET" and exchange.target.partition("?")[0].endswith(f"/{name}/{each}"):
+                exchange.edit_answer = lambda answer, event=event: answer if event.wait(SECONDS_MAX) else b""
+
+    node.proxy.fault = hold
+    command = [sys.executable, "-m", "agent", "recall", "--json", f"acct/{name}", "--admin", node.service.admin]
+    try:
+        with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            job = json.loads(running.stdout.readline())
+            assert job["state"] == "running"
+            yield running, job["id"], goes_on
+    finally:
         node.proxy.fault = back
-        node.until_in_cloud("stays", {**BLOBS, "new": b"n"})
+        for event in goes_on.values():
+            event.set()
 
 
-def test_an_interrupt_stops_the_job_and_what_it_did_stays(cloud_port: int, tmp_path: Path) -> None:
-    with edge(cloud_port, tmp_path) as node:
-        filled(node, "stop")
-        assert on(node, "evict", "acct/stop").returncode == 0
-        node.proxy.fault = lambda exchange: time.sleep(SECONDS_MAX / 3)  # the bytes take long
-        command = [sys.executable, "-m", "agent", "recall", "--json", "acct/stop", "--admin", node.service.admin]
-        with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as recalling:
-            assert recalling.stdout is not None
-            assert json.loads(recalling.stdout.readline())["state"] == "running"
-            recalling.send_signal(signal.SIGINT)
-            lines = recalling.stdout.read().splitlines()
-            assert recalling.wait(SECONDS_MAX) == 130
-        assert json.loads(lines[-1])["state"] == "stopped"
-        node.proxy.fault = back
-        assert on(node, "recall", "acct/stop").returncode == 0
-        assert {each["residency"] for each in listed(node, "acct/stop").values()} == {"copied"}
+def test_an_interrupt_stops_the_job_and_what_it_did_stays(node: Edge) -> None:
+    filled(node, "stop")
+    assert node.run("evict", "acct/stop").returncode == 0
+    with recalling(node, "stop", *BLOBS) as (running, _, _):
+        running.send_signal(signal.SIGINT)
+        assert running.stdout is not None
+        lines = running.stdout.read().splitlines()
+        assert running.wait(SECONDS_MAX) == 130
+    assert json.loads(lines[-1])["state"] == "stopped"
+    assert node.run("recall", "acct/stop").returncode == 0
+    assert {each["residency"] for each in listed(node, "acct/stop").values()} == {"copied"}
+
+
+def test_a_reader_that_goes_away_stops_the_job_too(node: Edge) -> None:
+    filled(node, "unread")
+    assert node.run("evict", "acct/unread").returncode == 0
+    with recalling(node, "unread", *BLOBS) as (running, job, goes_on):
+        assert running.stdout is not None
+        running.stdout.close()
+        goes_on["b"].set()  # it has something to tell
+        assert running.wait(SECONDS_MAX) == EXIT_NO_READER
+        found = QueueClient.find(node.service.admin)
+        end = time.monotonic() + SECONDS_MAX
+        while (state := found.get("/residency/job", {"id": job})["state"]) == "running":
+            assert time.monotonic() < end
+        assert state == "stopped"
+    assert listed(node, "acct/unread")["a/1"]["residency"] == "remote"
