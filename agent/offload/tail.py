@@ -107,7 +107,7 @@ class Tail:
         except FileNotFoundError:
             return False
         if batch.next_offset != offset or batch.changes:
-            await self._queue(
+            await self._queue.alone(
                 lambda queue: queue.ingest(
                     segment.name, batch.next_offset, batch.changes, batch.reads, batch.looks, batch.freed
                 )

@@ -73,6 +73,28 @@ async def test_what_the_disk_refuses_is_said_to_all_who_were_in_the_transaction(
 
 
 @pytest.mark.trio
+async def test_work_that_goes_alone_is_a_transaction_without_parts_while_others_wait(tmp_path: Path) -> None:
+    queue = await AsyncQueue.open(tmp_path / "queue.db")
+    said: list[str] = []
+    queue.queue._connection.set_trace_callback(said.append)
+
+    async def whole(name: str) -> None:
+        await queue.alone(lambda q: q.note([change(name)]))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(whole, str(number))
+    assert [text for text in said if text in ("BEGIN", "COMMIT")] == ["BEGIN", "COMMIT"] * 5
+    assert not [text for text in said if text.startswith("SAVEPOINT")]
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(whole, f"alone {number}")
+            nursery.start_soon(queue, lambda q, name=f"shared {number}": q.note([change(name)]))
+    assert len(await queue(everything)) == 15
+    await queue.aclose()
+
+
+@pytest.mark.trio
 async def test_a_call_that_is_cancelled_while_it_waits_is_not_made(tmp_path: Path) -> None:
     queue = await AsyncQueue.open(tmp_path / "queue.db")
     async with trio.open_nursery() as nursery, queue._turn:
