@@ -5,7 +5,8 @@ the version under its old name, until a look at everything finds it and has that
 must not give way to the next one of the old name, nor to a delete, unless the stub is known to be nowhere any more.
 `away` of a row says so:
 
-    set      before the blob is evicted, so that no kill leaves a stub without it; where a stub was found
+    set      before the blob is evicted, so that no kill leaves a stub without it; where a stub was found, and of the
+             blob that it was made of, if it was found under another name (a new database does not know that one)
     cleared  a worker replaced or deleted the stub, and saw that its file has no other name (FREED in its journal)
              its bytes came back, or it could not be evicted
              the cloud was verified to have the next version, which went there after the former one was kept (upload.py)
@@ -37,6 +38,19 @@ def freed(connection: sqlite3.Connection, stubs: Iterable[Freed]) -> None:
     """These stubs went through the endpoint. What is another version by now stays as it is."""
     values = [{**stub._asdict()} for stub in stubs]
     connection.executemany(f"UPDATE blobs SET away = 0 WHERE {_BLOB} AND copied_etag = :version", values)
+
+
+def wandered(connection: sqlite3.Connection, version: str, blob: dict[str, str | int]) -> None:
+    """A stub of a blob's version was found under another name. The cloud may have a later version, as far as the row
+    knows: then what the stub stands for was kept. `blob`: container_id and name."""
+    there = "container_id = :container_id AND name = :name"
+    values = {**blob, "version": version}
+    connection.execute(f"UPDATE blobs SET away = 1 WHERE {there} AND copied_etag IN ('', :version)", values)
+    connection.execute(
+        "INSERT OR IGNORE INTO astray SELECT :container_id, :name "
+        f"WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE {there})",
+        values,
+    )
 
 
 def leaving(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:

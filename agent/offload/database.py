@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.offload import acts, adopting, astray, cold, ingest, moves, opening, queries
-from agent.offload.rows import Adopted, Change, Copy, Failure, Freed, Look, Read, Row, Seen, Turn
+from agent.offload.rows import Adopted, Change, Copy, Failure, Freed, Look, Read, Row, Seen, Turn, Wandered
 from agent.offload.taking import Taker, next_due
 
 
@@ -104,6 +104,11 @@ class Queue:
         """Note what no journal told of: changes that a reconciliation found, blobs that were brought back."""
         with self.transaction():
             ingest.note(self._connection, changes, reads)
+
+    def wandered(self, stubs: Iterable[Wandered]) -> None:
+        """Stubs were found under other names than those of the blobs that they were made of."""
+        with self.transaction():
+            ingest.wandered(self._connection, stubs)
 
     def adopt(self, rows: Iterable[Adopted]) -> int:
         """Take over what the mount and the cloud were found to hold, where nothing was noted since. Returns how many

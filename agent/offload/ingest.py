@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from agent.offload import astray, moves
-from agent.offload.rows import Change, Freed, Look, Read
+from agent.offload.rows import Change, Freed, Look, Read, Wandered
 from agent.offload.states import TABLE, Event, Residency
 from dataplane.journal.heat import INTERVAL_NS
 
@@ -77,6 +77,13 @@ def note(
     )
     connection.executemany(_LOOK, ((containers[container], revision) for container in looks))
     astray.freed(connection, freed)
+
+
+def wandered(connection: sqlite3.Connection, stubs: Iterable[Wandered]) -> None:
+    """Stubs were found under other names, in a transaction of the caller."""
+    containers = Containers(connection)
+    for account, container, name, version in stubs:
+        astray.wandered(connection, version, {"container_id": containers[account, container], "name": name})
 
 
 def looks(connection: sqlite3.Connection) -> list[Look]:

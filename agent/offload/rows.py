@@ -44,6 +44,15 @@ class Freed(NamedTuple):
     version: str
 
 
+class Wandered(NamedTuple):
+    """A stub was found under another name: it was made of this blob's `version`."""
+
+    account: str
+    container: str
+    name: str
+    version: str
+
+
 class Look(NamedTuple):
     """A container that is to be looked at as a whole, and the revision that it was noted with."""
 

@@ -178,6 +178,12 @@ class Rules:
         routes = (each.route for each in self._compiled if each.route is not None)
         return {found for route in routes if (found := route.origin(container, name)) is not None}
 
+    def others(self, blob: tuple[str, str, str], container: str, name: str) -> set[tuple[str, str, str]]:
+        """The blobs but this one that go to a place in the cloud: none if it goes there itself. A stub that says so was
+        made of one of them, and moved."""
+        senders = self.senders(container, name)
+        return set() if blob in senders else senders
+
     def mismatches(self, subject: Subject) -> list[str]:
         """For each rule the first condition that the blob does not meet, "" for one that matches. For people."""
         return [_mismatch(each, subject) for each in self._compiled]

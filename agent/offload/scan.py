@@ -12,7 +12,7 @@ Rejected: comparing every blob by opening it (the listing has the ETag), a list 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
@@ -26,7 +26,7 @@ from agent.offload.delivery import MOUNT_ERRORS
 from agent.offload.homes import Homes
 from agent.offload.look import Stores, is_text, storable
 from agent.offload.queries import Known
-from agent.offload.rows import Change, Turn
+from agent.offload.rows import Change, Turn, Wandered
 from agent.offload.rules import Rules, first_turn
 from agent.offload.states import Hold, Residency
 from dataplane.blobapi.model import LOST, BlobState
@@ -160,8 +160,9 @@ class Scanner:
             if states:
                 await self._homes.found(place.account, place.container)
             changes, place = await self._compare(place, states, end)
+            wandered = self._wandered(place, states, {change.name for change in changes})
             place = replace(place, start=end or "")
-            await self._note(changes, place if keep else None)
+            await self._note(changes, wandered, place if keep else None)
             if end is None:
                 return place
             await trio.sleep(0 if place.fast else (time.monotonic() - began) * SLEEP_FACTOR)
@@ -203,8 +204,20 @@ class Scanner:
             if turn is not None:
                 yield Change(place.account, place.container, name, now, *turn)
 
-    async def _note(self, changes: list[Change], place: Place | None) -> None:
+    def _wandered(self, place: Place, states: Iterable[BlobState], news: Set[str]) -> list[Wandered]:
+        """Of what is news: the stubs that were moved, by the blobs that they were made of."""
+        found: list[Wandered] = []
+        for state in states:
+            remote = state.properties.remote
+            if state.name in news and remote is not None and remote != LOST:
+                others = self._rules.others((place.account, place.container, state.name), remote.container, remote.name)
+                found += (Wandered(*blob, remote.version) for blob in others)
+        return found
+
+    async def _note(self, changes: list[Change], wandered: list[Wandered], place: Place | None) -> None:
         def note(queue: Queue) -> None:
+            if wandered:
+                queue.wandered(wandered)
             if changes:
                 queue.note(changes)
             if place is not None:

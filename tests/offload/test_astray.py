@@ -7,7 +7,7 @@ import pytest
 from agent.offload.acts import Act
 from agent.offload.database import Queue
 from agent.offload.queries import Filter
-from agent.offload.rows import Adopted, Freed, Row
+from agent.offload.rows import Adopted, Freed, Row, Wandered
 from agent.offload.states import Residency
 from tests.offload.database_support import NOW, change, copy, only, queue, seen, turn
 
@@ -102,3 +102,14 @@ def test_stubs_that_are_found_are_away(queue: Queue, residency: Residency) -> No
     assert only(queue).away
     queue.adopt([Adopted(*BLOB, Residency.COPIED, seen("v1"), copy("v1"), only(queue).revision)])
     assert only(queue).away  # it is not known how it came back
+
+
+def test_a_stub_that_is_found_under_another_name_has_its_version_kept(queue: Queue) -> None:
+    """Whether its blob has a row by now or not; but where the cloud is known to have a later version."""
+    queue.note([change("b")])
+    copied_later = [Adopted("a", "c", "later", Residency.COPIED, seen("v2"), copy("v2"))]
+    queue.adopt(copied_later)
+    queue.wandered(Wandered("a", "c", name, "v1") for name in ("b", "later", "new"))
+    queue.note([change("new"), change("b", NOW + 1)])
+    rows = {row.name: row.away for row in queue.rows(Filter()).rows}
+    assert rows == {"b": True, "later": False, "new": True}

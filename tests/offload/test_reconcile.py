@@ -391,7 +391,7 @@ async def test_a_cloud_that_refuses_is_told_and_asked_again(node: Node, monkeypa
 
 
 async def test_a_stub_that_was_moved_is_looked_at_in_a_new_database(node: Node) -> None:
-    """It gets a copy of its own then, as its old name may get a new version at any time."""
+    """It gets a copy of its own then, and what comes under its old name until then does not replace the copy."""
     node.put("old")
     node.send("old")
     node.stub("old")
@@ -401,6 +401,10 @@ async def test_a_stub_that_was_moved_is_looked_at_in_a_new_database(node: Node) 
     row = node.row("new")
     assert row is not None
     assert row.residency is Residency.QUEUED
+    node.put("old", b"again")
+    again = node.row("old")
+    assert again is not None
+    assert again.away
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -17,7 +17,7 @@ from agent.offload.look import storable
 from agent.offload.reconcile.ledger import LocalName, Name
 from agent.offload.reconcile.listed import Entry
 from agent.offload.reconcile.verdict import COPY_LOST, Here, Kind, of_blob
-from agent.offload.rows import Adopted, Change, Copy, Failure, Row, Seen
+from agent.offload.rows import Adopted, Change, Copy, Failure, Row, Seen, Wandered
 from agent.offload.rules import Decision, Rules, Subject, decide
 from agent.offload.states import Hold, Residency
 from agent.offload.transport import Errand
@@ -169,6 +169,7 @@ def mender(side: Side, unchanged: Sequence[Blob], now: int) -> Callable[[Queue],
         adopted, noted = [], []
         for blob in side.blobs:
             if blob.kind is Kind.UNRECORDED and blob.moved:
+                queue.wandered(_wandered(side, blob))
                 noted.append(_change(side, blob, now))  # it gets a copy of its own
             elif blob.kind is Kind.UNRECORDED and (blob.row is None or blob.name in same):
                 adopted.append(_adopted(side, blob, now))
@@ -201,6 +202,15 @@ def _adopted(side: Side, blob: Blob, now: int) -> Adopted:
     copy = Copy(version, entry.etag, entry.container, entry.name, now)
     revision = 0 if blob.row is None else blob.row.revision
     return Adopted(side.account, side.container, blob.name, residency, _seen(state), copy, revision)
+
+
+def _wandered(side: Side, blob: Blob) -> list[Wandered]:
+    """The blobs that it may have been made of, if it is a stub that was moved."""
+    assert blob.here is not None
+    remote = blob.here.state.properties.remote
+    assert remote is not None
+    others = side.rules.others((side.account, side.container, blob.name), remote.container, remote.name)
+    return [Wandered(*each, remote.version) for each in others]
 
 
 def _change(side: Side, blob: Blob, now: int) -> Change:
