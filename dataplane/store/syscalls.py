@@ -127,15 +127,9 @@ def take_lease(fd: int) -> bool:
 
 
 def lease_holds(fd: int) -> bool:
-    """Whether nobody waits to write since `take_lease`. Who asked and did not wait (O_NONBLOCK) has gone; who waits
-    goes on when this says so."""
-    if fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK:
-        return True
-    release_lease(fd)
-    try:
-        return take_lease(fd)  # who waits counts as one that has it open
-    except BlockingIOError:
-        return False
+    """Whether nobody has asked to write since `take_lease`. Who asked and did not wait (O_NONBLOCK) counts too: a lease
+    that is taken anew does not see one who has found the file by its name and is not yet waiting for it."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
 
 
 def release_lease(fd: int) -> None:
