@@ -3,7 +3,7 @@
 Every method is a transaction that is durable when it returns; `transaction()` puts several into one. It is an index of
 what the mount and the cloud hold, not the truth: a lost one costs a scan. Not thread-safe, and it blocks on the disk:
 the sidecar uses it through AsyncQueue. agent/offload/states.py says what a row goes through; the modules opening,
-schema, ingest, adopting, taking, moves, astray, cold, queries and acts do what their names say.
+schema, ingest, adopting, taking, moves, astray, cold, queries, acts and pins do what their names say.
 """
 
 import contextlib
@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from agent.offload import acts, adopting, astray, cold, ingest, moves, opening, queries
+from agent.offload import acts, adopting, astray, cold, ingest, moves, opening, pins, queries
+from agent.offload.pins import Pins, Prefix
 from agent.offload.rows import Adopted, Change, Copy, Failure, Freed, Look, Read, Row, Seen, Turn, Wandered
 from agent.offload.taking import Taker, next_due
 
@@ -31,11 +32,13 @@ class Queue:
         self.path: Final = path
         self._lock = opening.lock(path)
         try:
+            self._pins: Final = Pins(path.with_name(pins.FILE))
             self._connection, self.fresh = opening.connect(path)
         except BaseException:
             os.close(self._lock)
             raise
         self._taker: Final = Taker(self._connection)
+        self._pins.apply_to(self._connection)
 
     def close(self) -> None:
         """Close the file, then free the lock. Idempotent."""
@@ -268,7 +271,15 @@ class Queue:
     def act(self, act: acts.Act, wanted: queries.Filter, after: str | None = None) -> acts.Done:
         """Do what an operator asks to the next slice of rows; again with `after` until it is None."""
         with self.transaction():
+            if act in (acts.Act.PIN, acts.Act.UNPIN) and after is None and wanted.is_place:
+                self._note_pin(Prefix(wanted.account or "", wanted.container or "", wanted.prefix), act)
             return acts.apply(self._connection, act, wanted, after)
+
+    def _note_pin(self, prefix: Prefix, act: acts.Act) -> None:
+        try:
+            self._pins.note(prefix, pinned=act is acts.Act.PIN)
+        except OSError as error:
+            raise opening.QueueUnwritable(f"{self.path.with_name(pins.FILE)}: {error}") from error
 
     # What belongs to no row.
 

@@ -25,9 +25,9 @@ from agent.offload.gate import FuseBlown, Gate
 from agent.offload.homes import AWAY, Homes
 from agent.offload.look import Looked, Stores
 from agent.offload.pace import SharedPace
-from agent.offload.reconcile.course import LAST
 from agent.offload.rows import Copy, Failure, Row, Seen, Turn
 from agent.offload.rules import Decision, Rules, Subject, decide
+from agent.offload.schema import COMPARED_KEY
 from agent.offload.setbacks import SECOND_NS, STAYS_HERE
 from agent.offload.source import source_of
 from agent.offload.states import Hold, Residency
@@ -301,7 +301,7 @@ class Delivery:
 
     async def _is_ignorant(self) -> bool:
         """Whether the database is new and was not compared with the cloud yet: it does not know what was sent."""
-        self._compared = self._compared or bool(await self._queue(lambda queue: queue.recall(LAST)))
+        self._compared = self._compared or bool(await self._queue(lambda queue: queue.recall(COMPARED_KEY)))
         return not self._compared
 
     def _is_its_own(self, row: Row, decision: Decision, place: Target) -> bool:

@@ -7,10 +7,11 @@ again with an empty state directory is another instance; a version that it has i
 (verify.py, `difference`). A clone of the state directory itself is not found out: give it a name of its own.
 """
 
-import os
 import secrets
 from pathlib import Path
 from typing import Final
+
+from agent.offload.wholefile import write_whole
 
 FILE: Final = "instance"
 _BYTES: Final = 6  # 48 bits tell all nodes of a site apart; each entry costs metadata
@@ -27,20 +28,5 @@ def identity(directory: Path, name: str) -> str:
         instance = ""
     if not instance.isalnum():
         instance = secrets.token_hex(_BYTES)
-        _write(path, instance + "\n")
+        write_whole(path, instance + "\n")
     return f"{name}/{instance}"
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all, also after a power cut."""
-    new = path.with_name(path.name + ".new")
-    with new.open("w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -35,6 +35,11 @@ class Filter:
     holds: frozenset[Hold] | None = None
     failure: str | None = None
 
+    @property
+    def is_place(self) -> bool:
+        """Whether it asks for names alone, whatever is known of the blobs."""
+        return self.residencies is None and self.holds is None and self.failure is None
+
 
 class Page(NamedTuple):
     """Rows in order, and where to go on: None at the end, else text for the next call, opaque."""

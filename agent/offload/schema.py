@@ -34,6 +34,9 @@ EVICTABLE: Final = "residency = 'copied' AND hold = '' AND pinned = 0"
 #: The row of `meta` that counts revisions.
 REVISION_KEY: Final = "revision"
 
+#: The setting that says how the mounts were last compared with the cloud: until then rows do not know what was sent.
+COMPARED_KEY: Final = "reconciled"
+
 
 def _blobs(database: "Database") -> None:
     columns = {

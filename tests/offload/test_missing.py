@@ -15,8 +15,8 @@ from agent.offload.gate import FuseBlown, Gate
 from agent.offload.homes import Homes
 from agent.offload.pace import Pacer, SharedPace
 from agent.offload.queries import Filter
-from agent.offload.reconcile.course import LAST
 from agent.offload.rows import Change, Failure
+from agent.offload.schema import COMPARED_KEY
 from agent.offload.states import Hold, Residency
 from agent.offload.transport import Errand
 from tests.offload.reconcile_support import ACCOUNT, HERE, INSTANCE, LATER, Node
@@ -158,7 +158,7 @@ async def test_a_copy_that_nobody_reported_stays_while_its_directory_is_away(mak
     node = make(delete="propagate")
     await copied(node, FEW)
     forget_copies(node, FEW)
-    node.queue.queue.remember(LAST, "{}")
+    node.queue.queue.remember(COMPARED_KEY, "{}")
     (node.root / HERE).rename(node.root.parent / "aside")
     assert await delivered(node, FEW) == set()
     assert in_cloud(node) == set(FEW)

@@ -20,7 +20,6 @@ from agent.offload.reconcile.verdict import DIFFERENCES, Kind
 
 EXAMPLES_MAX: Final = 20  # of each word
 LISTING_SECONDS_MAX: Final = 6 * 3600.0
-LAST: Final = "reconciled"  # in the queue's settings: the one that was finished last, "" until the first
 
 
 class Phase(StrEnum):

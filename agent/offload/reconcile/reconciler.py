@@ -34,13 +34,14 @@ from agent.offload.failures import CloudFailed
 from agent.offload.failures import Kind as FaultKind
 from agent.offload.look import Stores
 from agent.offload.reconcile import cloudside, course, mountside
-from agent.offload.reconcile.course import LAST, Course, Phase, Wish
+from agent.offload.reconcile.course import Course, Phase, Wish
 from agent.offload.reconcile.ledger import Ledger, LedgerError
 from agent.offload.reconcile.listed import list_page
 from agent.offload.reconcile.origin import Origins
 from agent.offload.reconcile.verdict import Kind
 from agent.offload.rules import Rules
 from agent.offload.scan import bound
+from agent.offload.schema import COMPARED_KEY
 from agent.offload.transport import Errand
 from dataplane.store.store import Store
 
@@ -154,7 +155,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Until cancelled. Raises QueueError."""
-        self.last = course.from_json(await self._queue(lambda queue: queue.recall(LAST)))
+        self.last = course.from_json(await self._queue(lambda queue: queue.recall(COMPARED_KEY)))
         while True:
             self._asked = trio.Event()
             self.course = course.from_json(await self._queue(lambda queue: queue.recall(UNDER_WAY)))
@@ -220,7 +221,7 @@ class Reconciler:
     async def _finish(self, done: Course) -> None:
         def note(queue: Queue) -> None:
             _forget(done.began, queue)
-            queue.remember(LAST, done.to_json())
+            queue.remember(COMPARED_KEY, done.to_json())
 
         await self._on_thread(self._ledger.remove)
         await self._queue(note)
@@ -439,7 +440,7 @@ class Reconciler:
 
 def _courses(queue: Queue) -> tuple[Course | None, Course | None]:
     """The one that is under way, and the one that was finished last."""
-    return course.from_json(queue.recall(UNDER_WAY)), course.from_json(queue.recall(LAST))
+    return course.from_json(queue.recall(UNDER_WAY)), course.from_json(queue.recall(COMPARED_KEY))
 
 
 def _is(under_way: Course | None, began: int) -> bool:
