@@ -10,6 +10,7 @@ from azure.storage.blob import BlobServiceClient
 from agent.offload.cloud import Cloud
 from tests.clients.client_tools import missing
 from tests.offload import azurite
+from tests.offload.engine_support import Edge, back, edge
 from tests.offload.lab.proxy import Proxy
 from tests.offload.recall_support import streaming_proxy
 from tests.offload.upload_support import World, settings
@@ -24,6 +25,20 @@ def cloud_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         missing("Azurite", "NOTHING IS SENT TO A CLOUD: run tools/test, or set BLOBEDGE_AZURITE to its azurite-blob")
     with azurite.running(tmp_path_factory.mktemp("azurite")) as port:
         yield port
+
+
+@pytest.fixture(scope="module")
+def _node_of_module(cloud_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with edge(cloud_port, tmp_path_factory.mktemp("node")) as made:
+        yield made
+
+
+@pytest.fixture
+def node(_node_of_module: Edge) -> Iterator[Edge]:
+    """A node for all tests of a module that leave it as they found it, each with a container of its own: to start one
+    takes three seconds. Its cloud is well again afterwards."""
+    yield _node_of_module
+    _node_of_module.proxy.fault = back
 
 
 @pytest.fixture

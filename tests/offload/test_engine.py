@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,6 @@ from tests.offload import azurite
 from tests.offload.azurite import Exchange
 from tests.offload.engine_support import NOW, Edge, answer, away, back, edge
 from tests.offload.upload_support import To, settings
-
-
-@pytest.fixture(scope="module")
-def shared(cloud_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """A node for all tests that leave it as they found it; each has a container of its own."""
-    with edge(cloud_port, tmp_path_factory.mktemp("node")) as made:
-        yield made
-
-
-@pytest.fixture
-def node(shared: Edge) -> Iterator[Edge]:
-    """It, with a cloud that is well again afterwards."""
-    yield shared
-    shared.proxy.fault = back
 
 
 def test_a_blob_that_is_put_arrives_with_its_bytes_and_properties(node: Edge) -> None:

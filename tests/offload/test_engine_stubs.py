@@ -44,22 +44,21 @@ def tags_in_cloud(node: Edge, container: str, name: str) -> dict[str, str]:
     return dict(node.cloud.get_blob_client(container, name).get_blob_tags())
 
 
-def test_tags_and_tier_that_are_changed_alone_follow_without_the_bytes(cloud_port: int, tmp_path: Path) -> None:
-    with edge(cloud_port, tmp_path) as node:
-        blobs = node.container("tags-alone")
-        blob = blobs.upload_blob("b", data := os.urandom(MIB), tags={"line": "1"})
-        node.until_in_cloud("tags-alone", {"b": data})
-        sent = node.proxy.body_bytes
-        blob.set_blob_tags({"line": "2", "more": "yes"})
-        eventually(lambda: tags_in_cloud(node, "tags-alone", "b") == {"line": "2", "more": "yes"})
-        blob.set_standard_blob_tier("Cool")
-        there = node.cloud.get_blob_client("tags-alone", "b")
-        eventually(lambda: str(there.get_blob_properties().blob_tier) == "Cool")
-        blob.set_blob_metadata({"Line": "2"})
-        eventually(lambda: there.get_blob_properties().metadata.get("Line") == "2")
-        node.until(lambda report: not report["unprotected_blobs"])
-        assert node.proxy.body_bytes - sent < 10_000
-        assert node.in_cloud("tags-alone") == {"b": data}
+def test_tags_and_tier_that_are_changed_alone_follow_without_the_bytes(node: Edge) -> None:
+    blobs = node.container("tags-alone")
+    blob = blobs.upload_blob("b", data := os.urandom(MIB), tags={"line": "1"})
+    node.until_in_cloud("tags-alone", {"b": data})
+    sent = node.proxy.body_bytes
+    blob.set_blob_tags({"line": "2", "more": "yes"})
+    eventually(lambda: tags_in_cloud(node, "tags-alone", "b") == {"line": "2", "more": "yes"})
+    blob.set_standard_blob_tier("Cool")
+    there = node.cloud.get_blob_client("tags-alone", "b")
+    eventually(lambda: str(there.get_blob_properties().blob_tier) == "Cool")
+    blob.set_blob_metadata({"Line": "2"})
+    eventually(lambda: there.get_blob_properties().metadata.get("Line") == "2")
+    node.until(lambda report: not report["unprotected_blobs"])
+    assert node.proxy.body_bytes - sent < 10_000
+    assert node.in_cloud("tags-alone") == {"b": data}
 
 
 def test_a_version_that_came_back_is_compared_with_the_cloud(cloud_port: int, tmp_path: Path) -> None:
@@ -86,71 +85,68 @@ def test_a_version_that_came_back_is_compared_with_the_cloud(cloud_port: int, tm
         node.until_in_cloud("came-back", {"b": b"first"})
 
 
-def test_a_stub_that_is_described_anew_is_described_in_the_cloud(cloud_port: int, tmp_path: Path) -> None:
-    with edge(cloud_port, tmp_path) as node:
-        blobs = node.container("stub-described")
-        blob = blobs.upload_blob("b", data := os.urandom(MIB), metadata={"v": "1"})
-        node.until_in_cloud("stub-described", {"b": data})
-        evict(node, "stub-described", "b")
-        sent = node.proxy.body_bytes
-        node.proxy.fault = away
-        blob.set_blob_metadata({"v": "2"})
-        blob.set_blob_tags({"t": "2"})
-        node.proxy.fault = back
-        there = node.cloud.get_blob_client("stub-described", "b")
-        eventually(lambda: there.get_blob_properties().metadata.get("v") == "2")
-        node.until(lambda report: not report["unprotected_blobs"])
-        assert tags_in_cloud(node, "stub-described", "b") == {"t": "2"}
-        (row,) = node.rows("--container", "stub-described")
-        etag = there.get_blob_properties().etag.strip('"')
-        assert (row["residency"], row["cloud_etag"], row["size"]) == ("remote", etag, MIB)
-        store = Store(str(node.root))
-        state = store.stat_blob(BlobRef("stub-described", "b"))
-        store.close()
-        assert state is not None
-        assert state.properties.remote is not None
-        assert (state.properties.remote.etag, state.properties.remote.version) == (etag, state.properties.etag)
-        assert node.proxy.body_bytes - sent < 10_000
-        assert node.in_cloud("stub-described") == {"b": data}
+def test_a_stub_that_is_described_anew_is_described_in_the_cloud(node: Edge) -> None:
+    blobs = node.container("stub-described")
+    blob = blobs.upload_blob("b", data := os.urandom(MIB), metadata={"v": "1"})
+    node.until_in_cloud("stub-described", {"b": data})
+    evict(node, "stub-described", "b")
+    sent = node.proxy.body_bytes
+    node.proxy.fault = away
+    blob.set_blob_metadata({"v": "2"})
+    blob.set_blob_tags({"t": "2"})
+    node.proxy.fault = back
+    there = node.cloud.get_blob_client("stub-described", "b")
+    eventually(lambda: there.get_blob_properties().metadata.get("v") == "2")
+    node.until(lambda report: not report["unprotected_blobs"])
+    assert tags_in_cloud(node, "stub-described", "b") == {"t": "2"}
+    (row,) = node.rows("--container", "stub-described")
+    etag = there.get_blob_properties().etag.strip('"')
+    assert (row["residency"], row["cloud_etag"], row["size"]) == ("remote", etag, MIB)
+    store = Store(str(node.root))
+    state = store.stat_blob(BlobRef("stub-described", "b"))
+    store.close()
+    assert state is not None
+    assert state.properties.remote is not None
+    assert (state.properties.remote.etag, state.properties.remote.version) == (etag, state.properties.etag)
+    assert node.proxy.body_bytes - sent < 10_000
+    assert node.in_cloud("stub-described") == {"b": data}
 
 
-def test_a_stub_whose_copy_somebody_replaced_waits_for_a_person(cloud_port: int, tmp_path: Path) -> None:
-    with edge(cloud_port, tmp_path) as node:
-        blobs = node.container("stub-replaced")
-        blob = blobs.upload_blob("b", data := os.urandom(1000))
-        node.until_in_cloud("stub-replaced", {"b": data})
-        evict(node, "stub-replaced", "b")
-        node.cloud.get_blob_client("stub-replaced", "b").upload_blob(b"theirs", overwrite=True)
-        blob.set_blob_metadata({"v": "2"})
-        node.until(lambda report: report["failed_rows"].get("operator"))
-        (row,) = node.rows("--container", "stub-replaced")
-        assert "the stub here stands for" in row["error"]
-        assert node.in_cloud("stub-replaced") == {"b": b"theirs"}
+def test_a_stub_whose_copy_somebody_replaced_waits_for_a_person(node: Edge) -> None:
+    blobs = node.container("stub-replaced")
+    blob = blobs.upload_blob("b", data := os.urandom(1000))
+    node.until_in_cloud("stub-replaced", {"b": data})
+    evict(node, "stub-replaced", "b")
+    node.cloud.get_blob_client("stub-replaced", "b").upload_blob(b"theirs", overwrite=True)
+    blob.set_blob_metadata({"v": "2"})
+    node.until(lambda report: report["failed_rows"].get("operator"))
+    (row,) = node.rows("--container", "stub-replaced")
+    assert "the stub here stands for" in row["error"]
+    assert node.in_cloud("stub-replaced") == {"b": b"theirs"}
+    blob.delete_blob()
+    node.until(lambda report: not report["failed_rows"])
 
 
-def test_bytes_that_somebody_wrote_into_a_stub_never_take_the_place_of_its_copy(
-    cloud_port: int, tmp_path: Path
-) -> None:
-    with edge(cloud_port, tmp_path) as node:
-        blobs = node.container("stub-written")
-        blob = blobs.upload_blob("b", data := os.urandom(50_000))
-        blobs.upload_blob("also", data)
-        node.until_in_cloud("stub-written", {"b": data, "also": data})
-        for name in ("b", "also"):
-            evict(node, "stub-written", name)
-            with (node.root / "stub-written" / name).open("ab") as file:
-                file.write(b"x\n")  # as root, whom no mode stops
-        blobs.get_blob_client("also").set_blob_metadata({"a": "record of its own"})
-        assert node.queue("scan").returncode == 0
-        node.until(lambda report: report["failed_rows"].get("operator") == 2)
-        for row in node.rows("--container", "stub-written"):
-            assert f"stub-written/{row['name']}: somebody wrote into its stub here" in row["error"]
-        assert node.in_cloud("stub-written") == {"b": data, "also": data}
-        os.truncate(node.root / "stub-written/b", 0)
-        (node.root / "stub-written/also").chmod(0o644)
-        node.queue("retry", "--hold", "operator")
-        node.until_in_cloud("stub-written", {"b": data, "also": b"x\n"})
-        assert blob.download_blob().readall() == data
+def test_bytes_that_somebody_wrote_into_a_stub_never_take_the_place_of_its_copy(node: Edge) -> None:
+    blobs = node.container("stub-written")
+    blob = blobs.upload_blob("b", data := os.urandom(50_000))
+    blobs.upload_blob("also", data)
+    node.until_in_cloud("stub-written", {"b": data, "also": data})
+    for name in ("b", "also"):
+        evict(node, "stub-written", name)
+        with (node.root / "stub-written" / name).open("ab") as file:
+            file.write(b"x\n")  # as root, whom no mode stops
+    blobs.get_blob_client("also").set_blob_metadata({"a": "record of its own"})
+    assert node.queue("scan").returncode == 0
+    node.until(lambda report: report["failed_rows"].get("operator") == 2)
+    for row in node.rows("--container", "stub-written"):
+        assert f"stub-written/{row['name']}: somebody wrote into its stub here" in row["error"]
+    assert node.in_cloud("stub-written") == {"b": data, "also": data}
+    os.truncate(node.root / "stub-written/b", 0)
+    (node.root / "stub-written/also").chmod(0o644)
+    node.queue("retry", "--hold", "operator")
+    node.until_in_cloud("stub-written", {"b": data, "also": b"x\n"})
+    assert blob.download_blob().readall() == data
 
 
 def test_a_stub_that_somebody_forged_gets_nothing_of_another_blob(cloud_port: int, tmp_path: Path) -> None:
@@ -171,14 +167,13 @@ def test_a_stub_that_somebody_forged_gets_nothing_of_another_blob(cloud_port: in
         assert node.in_cloud("forged-about") == {"secret": b"not theirs to read"}
 
 
-def test_files_of_years_that_no_column_holds_are_sent_like_others(cloud_port: int, tmp_path: Path) -> None:
-    with edge(cloud_port, tmp_path) as node:
-        node.container("future")
-        path = node.root / "future/b"
-        path.write_bytes(b"of the year 2302")
-        os.utime(path, (10_500_000_000, 10_500_000_000))
-        assert node.queue("scan").returncode == 0
-        node.until_in_cloud("future", {"b": b"of the year 2302"})
+def test_files_of_years_that_no_column_holds_are_sent_like_others(node: Edge) -> None:
+    node.container("future")
+    path = node.root / "future/b"
+    path.write_bytes(b"of the year 2302")
+    os.utime(path, (10_500_000_000, 10_500_000_000))
+    assert node.queue("scan").returncode == 0
+    node.until_in_cloud("future", {"b": b"of the year 2302"})
 
 
 def test_stubs_that_were_moved_take_their_copies_along(cloud_port: int, tmp_path: Path) -> None:

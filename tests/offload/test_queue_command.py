@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from tests.offload.command_line import blobedge
 from tests.offload.engine_support import Edge, answer, away, back, edge
 
 PROPAGATE = '[[offload.rules]]\nupload = "now"\ndelete = "propagate"\ndelete_fuse_percent = 50\n'
-
-
-@pytest.fixture(scope="module")
-def node(cloud_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """A node for the tests that leave it as they found it; each has a container of its own."""
-    with edge(cloud_port, tmp_path_factory.mktemp("node")) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

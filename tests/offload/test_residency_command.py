@@ -22,17 +22,10 @@ from agent.problems import EXIT_CONFIG
 from tests.observability.service import CHECKOUT
 from tests.offload.azurite import Exchange
 from tests.offload.command_line import blobedge
-from tests.offload.engine_support import SECONDS_MAX, Edge, away, back, edge
+from tests.offload.engine_support import SECONDS_MAX, Edge, away, back
 
 MIB = 1 << 20
 BLOBS = {"a/1": os.urandom(3 * MIB), "a/2": os.urandom(MIB), "b": b"small"}
-
-
-@pytest.fixture(scope="module")
-def node(cloud_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """One for all tests; each has a container of its own."""
-    with edge(cloud_port, tmp_path_factory.mktemp("node")) as made:
-        yield made
 
 
 def listed(node: Edge, place: str) -> dict[str, dict[str, Any]]:
