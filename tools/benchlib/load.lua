@@ -1,7 +1,8 @@
 -- Load for `wrk`: GETs over a fixed set of blobs, or PUTs that each write a new name.
 --
--- Arguments: METHOD PATH_PREFIX QUERY NAMES BODY_BYTES VERSION
+-- Arguments: METHOD PATH_PREFIX QUERY NAMES BODY_BYTES VERSION PAUSE_MS
 -- Blob k is PATH_PREFIX followed by k as eight digits, so that every request of a run has the same length.
+-- PAUSE_MS is the mean of the random (exponential) pause of a connection before each request, 0 for none.
 -- Request strings are made once (GET) or from two constant halves (PUT): the client must not be what we measure.
 
 local threads = 0
@@ -17,6 +18,11 @@ function init(args)
    local prefix, query = args[2], args[3]
    local headers = { ["Host"] = wrk.headers["Host"], ["x-ms-version"] = args[6] }
    next_name = thread_index * 10000000
+   local pause_ms = tonumber(args[7])
+   if pause_ms > 0 then -- wrk asks for this function's result where there is one
+      math.randomseed(thread_index + 1)
+      delay = function() return math.floor(-math.log(1 - math.random()) * pause_ms) end
+   end
    if method == "GET" then
       ready = {}
       for k = 0, names - 1 do

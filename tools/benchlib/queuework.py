@@ -118,9 +118,9 @@ def _adopted(number: int, container: str, name: str) -> Adopted:
     )
 
 
-def memory_peak_mib() -> float:
-    """The most memory that this process ever had resident (VmHWM of proc(5), which an exec resets)."""
-    status = Path("/proc/self/status").read_text()
+def memory_peak_mib(process: int | str = "self") -> float:
+    """The most memory that a process ever had resident (VmHWM of proc(5), which an exec resets)."""
+    status = Path(f"/proc/{process}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) / 1024
 
 

@@ -29,12 +29,12 @@ GROUP_RECORDS: Final = 50  # in one append, as a busy worker's groups of commits
 POLL_SECONDS: Final = 0.02
 
 
-def write(directory: Path, order: str, rows: int) -> None:
-    """A worker's journal with so many changes, closed."""
-    journal = Journal(directory, 0)
+def write(directory: Path, order: str, rows: int, account: str = ACCOUNT, worker: int = 0) -> None:
+    """A worker's journal with so many changes, closed. Raises SystemExit when it could not take all."""
+    journal = Journal(directory, worker)
     blobs = names(order, rows)
     while group := list(itertools.islice(blobs, GROUP_RECORDS)):
-        journal.append([(Kind.DONE, ACCOUNT, *blob) for blob in group])
+        journal.append([(Kind.DONE, account, *blob) for blob in group])
     journal.close()
     if journal.lost:
         raise SystemExit(f"the journal could not take {journal.lost} entries")

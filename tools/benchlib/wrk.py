@@ -39,14 +39,16 @@ def run_wrk(
     connections: int,
     threads: int,
     seconds: float,
+    pause_ms: int = 0,
 ) -> WrkResult:
-    """Send `method` to blobs named `prefix` + eight digits for `seconds` (rounded up to whole ones)."""
+    """Send `method` to blobs named `prefix` + eight digits for `seconds` (rounded up to whole ones), on each connection
+    with a random pause before each request, of `pause_ms` on average. Raises WrkFailed."""
     command = shutil.which("wrk")
     if command is None:
         raise WrkFailed("no wrk: apt-get install wrk")
     argv = [command, f"-t{threads}", f"-c{connections}", f"-d{math.ceil(seconds)}s", "-s", str(SCRIPT)]
     argv += [f"http://{endpoint.authority}/", "--", method, f"{endpoint.base}/{prefix}", endpoint.query]
-    argv += [str(names), str(body_bytes), SIGNED_VERSION]
+    argv += [str(names), str(body_bytes), SIGNED_VERSION, str(pause_ms)]
     run = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + MARGIN_S)
     for line in run.stdout.splitlines():
         if line.startswith("BENCH "):
