@@ -13,8 +13,7 @@ from dataplane.server.body import BodyReader
 from dataplane.server.head import RawRequest
 from dataplane.server.options import ServerOptions
 from tests.server.certificate import self_signed
-from tests.server.test_http_connection import get, put
-from tests.server.wire import LoopServer, Recorder, Wire, serving
+from tests.server.wire import LoopServer, Recorder, Wire, get, put, serving
 
 POLITE = ServerOptions(drain_idle_seconds=0.05)
 

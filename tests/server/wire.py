@@ -31,6 +31,23 @@ BODY_MAX = 64 * 1024 * 1024
 App = Callable[[RawRequest, BodyReader], Awaitable[Response]]
 
 
+def get(target: str, *headers: str) -> bytes:
+    """A request without a body."""
+    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *headers, "", ""]).encode()
+
+
+def put(target: str, body: bytes, *headers: str) -> bytes:
+    """One with a body of a stated length."""
+    lines = [f"PUT {target} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def chunked(target: str, *pieces: bytes) -> bytes:
+    """One with a body in chunks."""
+    head = f"PUT {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, b""))
+
+
 @dataclass(frozen=True)
 class Seen:
     """A request as the application got it."""

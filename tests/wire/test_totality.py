@@ -14,7 +14,7 @@ E: Final = ErrorCode
 #: Error codes that no row can produce, and why: the place that shows them, or what is not offered.
 WITHOUT_ROW: Final[Mapping[ErrorCode, str]] = {
     E.MISSING_CONTENT_LENGTH: "test_protocol.py: a row always has a length",
-    E.REQUEST_TIMEOUT: "tests/server/test_http_connection.py: takes a body that stops",
+    E.REQUEST_TIMEOUT: "tests/server/test_http_deadlines.py: takes a body that stops",
     E.EXCEEDS_MAX_BATCH_REQUEST_COUNT: "inside the 202 of a batch, where a row of Blob Batch looks for it",
     E.INTERNAL_ERROR: "tests/server/test_application.py: takes a bug",
     E.SERVER_BUSY: "tests/server/test_application.py: takes a storage that fails",
