@@ -168,7 +168,7 @@ def _progress(quiet: bool) -> Iterator[_Progress]:
         def told(running: dict[str, Any] | None, problem: str, another: bool) -> None:
             words = _how_far(running) if running is not None else "begins"
             if another and running is not None:
-                say(f"another reconciliation is under way ({words}): this one begins after it, or after --stop")
+                say(f"another reconciliation is under way (it {words}): this one begins after it, or after --stop")
                 words = f"waits for another one, which {words}"
             if problem and running is not None:
                 say(f"it waits, as {shown(problem)}; `blobedge reconcile --stop` ends it")
@@ -179,8 +179,9 @@ def _progress(quiet: bool) -> Iterator[_Progress]:
 
 
 def _how_far(running: dict[str, Any]) -> str:
-    at = "/".join(part for part in (running["account"], running["container"]) if part)
-    return f"{_PHASES[running['phase']]} {shown(at)}: {running['listed']:,} in the cloud, {running['blobs']:,} here"
+    at = shown("/".join(part for part in (running["account"], running["container"]) if part))
+    does = f"{_PHASES[running['phase']]} {at}".rstrip()
+    return f"{does}: {running['listed']:,} in the cloud, {running['blobs']:,} here"
 
 
 def _print(done: dict[str, Any]) -> None:
