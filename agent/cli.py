@@ -4,6 +4,9 @@ Standard output is for what scripts read (ready lines, answers), standard error 
 on the command line, in the configuration or on the machine, is one line each and exit code 78, never a traceback: a
 traceback means a bug. Standard output that cannot be written (a full disk) is one line and exit code 74; of a reader
 that went away nothing is said.
+
+What a command needs it imports when it runs: the supervisor and the configuration's schema would be most of the time
+that `blobedge queue ls` takes.
 """
 
 import errno
@@ -14,10 +17,8 @@ from functools import partial
 from importlib import metadata
 from typing import Annotated, Final, NoReturn, TextIO, cast
 
-import trio
 import typer
 
-from agent import config_reference, config_show, quickstart
 from agent.commands import doctor as doctor_command
 from agent.commands import health as health_command
 from agent.commands import ls as ls_command
@@ -27,15 +28,8 @@ from agent.commands import reconcile as reconcile_command
 from agent.commands import residency as residency_command
 from agent.commands import status as status_command
 from agent.commands import tune as tune_command
-from agent.config import Config
-from agent.config_load import load
-from agent.flags import Flags
-from agent.observability.admin import companion
 from agent.output import Output
 from agent.problems import EXIT_CONFIG, OperatorError, Problem
-from agent.supervision.plan import Plan, plan
-from agent.supervision.supervisor import Announce, announce_ready, supervise
-from dataplane.ipc import logs
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 EXIT_OUTPUT: Final = 74  # EX_IOERR of sysexits.h
@@ -96,6 +90,9 @@ def serve(
 
     Without a file: blobedge serve --root DIR --account NAME --key-file FILE
     """
+    from agent.flags import Flags
+    from agent.serving import serve as serve_until_end
+
     flags = Flags(
         root=root,
         listen=listen or (),
@@ -109,18 +106,21 @@ def serve(
         tls_key=tls_key,
         access_log=access_log,
     )
-    _run(partial(load, config, flags), announce_ready, config)
+    raise typer.Exit(serve_until_end(config, flags))
 
 
 @app.command("quickstart", hidden=True)
 def quickstart_command(
     root: Annotated[str, typer.Option(metavar="DIR")],
-    port: Annotated[int, typer.Option(metavar="PORT")] = quickstart.DEFAULT_PORT,
+    port: Annotated[int | None, typer.Option(metavar="PORT")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N")] = None,
 ) -> None:
     """Serve the development account on the loopback and print how to use it (tools/quickstart)."""
-    prepared = quickstart.prepare(root, port, workers)
-    _run(partial(load, None, prepared.flags), prepared.announce)
+    from agent import quickstart
+    from agent.serving import serve as serve_until_end
+
+    prepared = quickstart.prepare(root, quickstart.DEFAULT_PORT if port is None else port, workers)
+    raise typer.Exit(serve_until_end(None, prepared.flags, prepared.announce))
 
 
 def _version_asked(asked: bool) -> None:
@@ -155,18 +155,26 @@ def check(
     ] = True,
 ) -> None:
     """Report every mistake with its line; exit 0 when there is none, 78 otherwise."""
+    from agent import config_show
+    from agent.config_load import load
+
     print(config_show.summary(load(file, files=files)))
 
 
 @config_app.command()
 def show(file: ConfigArgument) -> None:
     """Print the whole configuration with every default, as TOML, without the account keys."""
+    from agent import config_show
+    from agent.config_load import load
+
     print(config_show.document(load(file, files=False)), end="")
 
 
 @config_app.command()
 def example() -> None:
     """Print a sample configuration that explains every key."""
+    from agent import config_reference
+
     print(config_reference.example(), end="")
 
 
@@ -226,20 +234,3 @@ def _complain(*lines: str) -> int:
     for line in lines:
         print(line, file=sys.stderr)
     return EXIT_CONFIG
-
-
-def _run(load_config: Callable[[], Config], announce: Announce, config_file: str | None = None) -> NoReturn:
-    """Supervise until the end; never returns. The configuration is loaded now, and again at every SIGHUP."""
-    the_plan = _plan(load_config, config_file or "")
-    log = the_plan.config.log
-    logs.configure(log.format, log.level, "supervisor", None, sys.stderr)
-    again = partial(_plan, load_config, config_file or "")
-    run = partial(supervise, the_plan, announce, load=again, with_sidecar=True, companions=(companion,))
-    raise typer.Exit(trio.run(run))
-
-
-def _plan(load_config: Callable[[], Config], config_file: str) -> Plan:
-    try:
-        return plan(load_config(), config_file)
-    except (OSError, ValueError) as error:  # a key file that was there at the check a moment ago
-        raise OperatorError(f"cannot read a key file: {error}") from None

@@ -16,12 +16,12 @@ import typer
 
 from agent.commands.terminal import shown
 from agent.commands.tune import DEFAULT_CONFIG
-from agent.config import Account, Config
 from agent.problems import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.config import Account, Config
     from agent.config_offload import Offload
     from agent.offload.rules import Rules, Subject
 
@@ -93,7 +93,7 @@ def simulate(
         policy_show.table(offload.rules, of_rules, unmatched)
 
 
-def _loaded(path: str | None) -> tuple[Config, "Offload", "Rules"]:
+def _loaded(path: str | None) -> tuple["Config", "Offload", "Rules"]:
     from agent.config_load import load
     from agent.offload.rules import Rules
 
@@ -105,7 +105,7 @@ def _loaded(path: str | None) -> tuple[Config, "Offload", "Rules"]:
     return config, config.offload, Rules(config.offload, [account.name for account in config.accounts])
 
 
-def _parsed(config: Config, text: str) -> _Blob:
+def _parsed(config: "Config", text: str) -> _Blob:
     """The blob of an argument. Raises OperatorError."""
     if "://" in text:
         return _of_url(config, text)
@@ -116,7 +116,7 @@ def _parsed(config: Config, text: str) -> _Blob:
     return _Blob(_account(config, account).name, container, name)
 
 
-def _of_url(config: Config, url: str) -> _Blob:
+def _of_url(config: "Config", url: str) -> _Blob:
     from dataplane.blobapi.errors import BlobError
     from dataplane.blobapi.uri import in_root_container, parse_resource
 
@@ -135,7 +135,7 @@ def _of_url(config: Config, url: str) -> _Blob:
     return _Blob(_account(config, resource.account).name, resource.container, resource.blob)
 
 
-def _account(config: Config, name: str) -> Account:
+def _account(config: "Config", name: str) -> "Account":
     found = next((each for each in config.accounts if each.name == name), None)
     if found is None:
         there = ", ".join(each.name for each in config.accounts)
@@ -143,7 +143,7 @@ def _account(config: Config, name: str) -> Account:
     return found
 
 
-def _subject(config: Config, blob: _Blob, size: str | None, modified: str | None, now: int) -> "Subject":
+def _subject(config: "Config", blob: _Blob, size: str | None, modified: str | None, now: int) -> "Subject":
     """The blob as it is on the mount, with what the flags say instead. Raises OperatorError."""
     from agent.offload import amounts
     from agent.offload.rules import Subject
@@ -166,7 +166,7 @@ def _subject(config: Config, blob: _Blob, size: str | None, modified: str | None
     return found
 
 
-def _on_mount(config: Config, blob: _Blob, now: int) -> "Subject | None":
+def _on_mount(config: "Config", blob: _Blob, now: int) -> "Subject | None":
     from agent.offload.dryrun import find, subject_of
 
     with _reading():
@@ -185,7 +185,7 @@ def _moment(text: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * NANOSECONDS
 
 
-def _subjects(config: Config, prefix: str, now: int) -> "Iterator[Subject]":
+def _subjects(config: "Config", prefix: str, now: int) -> "Iterator[Subject]":
     from agent.offload.dryrun import blobs, containers, subject_of
 
     wanted_account, _, rest = prefix.partition("/")

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from agent.config import Cloud, Tune
-from agent.listen import parse_listen
 from agent.problems import OperatorError
 
 if TYPE_CHECKING:
+    from agent.config import Cloud, Tune
     from agent.tuning.knobs import Roots
     from agent.tuning.observe import Observed
     from agent.tuning.planner import Options, Plan
@@ -44,8 +43,8 @@ def register(app: typer.Typer) -> None:
 class _Wish:
     """What the configuration and the flags ask for."""
 
-    tune: Tune
-    cloud: Cloud | None
+    tune: "Tune"
+    cloud: "Cloud | None"
     ports: frozenset[int]
 
 
@@ -156,7 +155,9 @@ def _is(key: str, asked: str) -> bool:
 
 
 def _wish(config: str | None, profile: str | None) -> _Wish:
+    from agent.config import Tune
     from agent.config_load import load
+    from agent.listen import parse_listen
 
     path = config or (DEFAULT_CONFIG if Path(DEFAULT_CONFIG).exists() else None)
     tuning, cloud, listens = Tune(), None, list[str]()
