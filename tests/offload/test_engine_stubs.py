@@ -176,26 +176,6 @@ def test_files_of_years_that_no_column_holds_are_sent_like_others(node: Edge) ->
     node.until_in_cloud("future", {"b": b"of the year 2302"})
 
 
-def test_stubs_that_were_moved_take_their_copies_along(cloud_port: int, tmp_path: Path) -> None:
-    """Logs that another program rotates, after they were evicted."""
-    with edge(cloud_port, tmp_path, NOW + 'delete = "propagate"\n') as node:
-        blobs, box = node.container("moved"), node.root / "moved"
-        logs = {f"log.{number}": os.urandom(1000) for number in range(1, 4)}
-        for name, data in logs.items():
-            blobs.upload_blob(name, data)
-        node.until_in_cloud("moved", logs)
-        for number in range(3, 0, -1):
-            evict(node, "moved", f"log.{number}")
-            os.rename(box / f"log.{number}", box / f"log.{number + 1}")
-        assert node.queue("scan").returncode == 0
-        eventually(lambda: {"log.2", "log.3", "log.4"} <= {row["name"] for row in node.rows()})
-        node.until(lambda report: not report["unprotected_blobs"])
-        blobs.upload_blob("log.1", b"a new one")
-        eventually(lambda: node.in_cloud("moved").get("log.1") == b"a new one")
-        for number in range(1, 4):
-            assert blobs.download_blob(f"log.{number + 1}").readall() == logs[f"log.{number}"]
-
-
 def test_cloud_wins_puts_theirs_here_and_deletes_what_they_deleted(cloud_port: int, tmp_path: Path) -> None:
     with edge(cloud_port, tmp_path, CLOUD_WINS) as node:
         blobs = node.container("cloud-wins")
