@@ -99,6 +99,8 @@ class Bench:
 
     def fill(self, rows: int) -> None:
         """So many changes while the link is cut. Raises TimeoutError."""
+        # A new database is compared with the mount and the cloud first; later that would find rows without blobs.
+        self._await(lambda: bool(self._status()["reconcile"]), CHANGE_SECONDS_MAX, "has not compared its new queue")
         self._turn("fill", online=False)
         write(self._node.state / "journal", "random", rows, ACCOUNT, FILLER)
         self._await(lambda: self._status()["unprotected_blobs"] >= rows, FILL_SECONDS_MAX, "has not all rows")
