@@ -301,14 +301,14 @@ _DOUBLINGS_MAX: Final = 16  # LATER_SECONDS_MAX is reached long before; keeps th
 
 
 def pause(fault: Fault, attempts: int, jitter: float) -> float | None:
-    """Seconds until the next try; None when it is not time that has to pass (LINK, OPERATOR, POISON, CONFLICT).
+    """Seconds until the next try; None when it is not time that has to pass (LINK, OPERATOR, POISON).
 
     `attempts`: how many failed before this one. `jitter`: from [0, 1); half of the pause is left to chance, so that
     what failed together does not come back together.
     """
     if fault.kind is Kind.NOW and attempts < NOW_TRIES_MAX:
         whole = NOW_SECONDS * 2.0**attempts
-    elif fault.kind in (Kind.NOW, Kind.LATER):
+    elif fault.kind in (Kind.NOW, Kind.LATER, Kind.CONFLICT):
         whole = min(LATER_SECONDS * 2.0 ** min(attempts, _DOUBLINGS_MAX), LATER_SECONDS_MAX)
     else:
         return None

@@ -8,6 +8,9 @@
     POISON     held                                             -
     CONFLICT   held: the policy left it to a person             -
 
+A CONFLICT that gets here changed between two looks, or was not to be looked into: what is known to be somebody else's
+is met by the policy, and no policy leaves it to a person.
+
 A row that rests is taken again after REST_SECONDS and nothing of that is written down: otherwise an hour of a broken
 service would teach each blob to wait for a quarter of an hour, and work has to go on within 5 s of healing.
 """
@@ -43,7 +46,7 @@ _OURS: Final = frozenset(
         "PaceClosed",
     }
 )
-_HOLDS: Final = {Kind.OPERATOR: Hold.OPERATOR, Kind.CONFLICT: Hold.OPERATOR, Kind.POISON: Hold.POISON}
+_HOLDS: Final = {Kind.OPERATOR: Hold.OPERATOR, Kind.POISON: Hold.POISON}
 
 
 class Setback(NamedTuple):

@@ -189,8 +189,9 @@ class _Upload:
         try:
             seen = self._look()
         except CloudFailed as looking:
-            # Without a way, both failed by it. A refusal may have been hidden by the connection that broke with it.
-            raise (looking if looking.fault.kind is Kind.OPERATOR else failed) from None
+            # A refusal may be by our own commit, whose answer was lost: nobody's conflict before that was seen. A
+            # commit without an answer failed by what the look does; that may have hidden what a person has to mend.
+            raise (looking if conflict or looking.fault.kind is Kind.OPERATOR else failed) from None
         if not conflict and (seen is None or difference(self.want, seen)):
             raise failed
         return seen

@@ -73,7 +73,7 @@ def test_the_fuse_stops_a_large_share_and_lets_few_and_slow_ones_go() -> None:
     ("kind", "code", "hold"),
     [
         (Kind.OPERATOR, "AuthenticationFailed", Hold.OPERATOR),
-        (Kind.CONFLICT, "ConditionNotMet", Hold.OPERATOR),
+        (Kind.CONFLICT, "ConditionNotMet", Hold.WAITING),
         (Kind.POISON, "InvalidMetadata", Hold.POISON),
         (Kind.LATER, "ServerBusy", Hold.WAITING),
         (Kind.NOW, "Md5Mismatch", Hold.WAITING),

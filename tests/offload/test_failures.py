@@ -42,7 +42,7 @@ def test_every_observation_has_a_fault_and_a_pause(seen: Observation, attempts: 
     assert "{" not in fault.text
     assert 0 <= fault.wait_seconds_min <= RETRY_AFTER_SECONDS_MAX
     seconds = pause(fault, attempts, jitter)
-    if fault.kind in (Kind.NOW, Kind.LATER):
+    if fault.kind in (Kind.NOW, Kind.LATER, Kind.CONFLICT):
         assert seconds is not None
         assert fault.wait_seconds_min <= seconds <= max(LATER_SECONDS_MAX, RETRY_AFTER_SECONDS_MAX)
     else:

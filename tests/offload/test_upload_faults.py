@@ -351,3 +351,23 @@ def test_a_key_that_is_not_the_accounts_is_named(world: World, tmp_path: Path) -
     assert fault is not None
     assert fault.kind is Kind.OPERATOR
     assert "account key" in fault.text
+
+
+@pytest.mark.parametrize(
+    ("then", "kind"),
+    [
+        pytest.param(setting(answer=answered("500 Internal", "InternalError")), Kind.LATER, id="500"),
+        pytest.param(setting(reset_after_body_bytes=0), Kind.LINK, id="reset"),
+    ],
+)
+def test_a_refusal_that_could_not_be_looked_into_is_no_conflict(
+    world: World, tmp_path: Path, then: Callable[[Exchange], None], kind: Kind
+) -> None:
+    """What refuses the commit may be our own, whose answer was lost: no person is asked before that is known."""
+    with source(tmp_path / "f", b"data") as version:
+        world.send(version)
+        world.proxy.fault = once(lambda exchange: exchange.method == "HEAD", then)
+        fault = tried(lambda: world.send(version))
+        assert fault is not None
+        assert fault.kind is kind
+        world.send(version, again=True)
