@@ -156,7 +156,7 @@ def take_out(mount: Mount, going: Found, parent_fd: int, last: str) -> None:
             except FileNotFoundError:
                 raise NotSwapped("it went meanwhile") from None
             status = os.stat(name, dir_fd=mount.swaps_fd, follow_symlinks=False)
-            if seal_of(status) != going.seal or (leased and not syscalls.lease_holds(going.fd)):
+            if seal_of(status) != going.seal or (leased and not syscalls.lease_unasked(going.fd)):
                 _put_back(mount.swaps_fd, name, parent_fd, last)
                 raise NotSwapped("another program is writing to it")
             os.unlink(name, dir_fd=mount.swaps_fd)

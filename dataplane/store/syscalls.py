@@ -126,10 +126,22 @@ def take_lease(fd: int) -> bool:
     return True
 
 
-def lease_holds(fd: int) -> bool:
-    """Whether nobody has asked to write since `take_lease`. Who asked and did not wait (O_NONBLOCK) counts too: a lease
-    that is taken anew does not see one who has found the file by its name and is not yet waiting for it."""
+def lease_unasked(fd: int) -> bool:
+    """Whether nobody has asked to write since `take_lease`, not even without waiting (O_NONBLOCK). For a file that is
+    not looked at again: a lease taken anew misses one who has found the file by its name and does not wait yet."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+
+
+def lease_holds(fd: int) -> bool:
+    """Whether nobody waits to write since `take_lease`. Who asked and did not wait (O_NONBLOCK) has gone; who waits
+    goes on when this says so."""
+    if lease_unasked(fd):
+        return True
+    release_lease(fd)
+    try:
+        return take_lease(fd)  # who waits counts as one that has it open
+    except BlockingIOError:
+        return False
 
 
 def release_lease(fd: int) -> None:
