@@ -16,7 +16,7 @@ from agent.offload.reconcile import listed, mountside
 from agent.offload.reconcile.course import Wish
 from agent.offload.reconcile.reconciler import REFUSALS_MAX, UNDER_WAY, Busy
 from agent.offload.reconcile.verdict import COPY_LOST, DIFFERENCES, Kind
-from agent.offload.rows import Adopted, Copy, Seen
+from agent.offload.rows import Adopted, Copy, Row, Seen
 from agent.offload.states import Hold, Residency
 from agent.offload.transport import Errand
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState
@@ -154,6 +154,31 @@ async def test_a_blob_that_is_not_here_any_more_is_left_to_the_uploader(node: No
     done = await node.reconcile(repair=True)
     assert done.found[Kind.ROW_WITHOUT_BLOB] == 1
     assert node.rows()["a"][0] is Residency.QUEUED
+
+
+async def test_rows_whose_blobs_are_gone_are_read_few_at_a_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that lost a million blobs has as many rows between two names of the mount."""
+    monkeypatch.setattr(mountside, "ROWS_COUNT_MAX", 3)
+    names = [f"{number:02}" for number in range(20)]
+    for name in names:
+        node.put(name)
+    node.send(*names)
+    left = {"00", "05", "19"}
+    for name in set(names) - left:
+        (node.root / HERE / name).unlink()
+    most = 0
+    read = mountside.Side.read
+
+    def noted(side: mountside.Side, states: list[BlobState], rows: dict[str, Row], now: int) -> None:
+        nonlocal most
+        most = max(most, len(rows))
+        read(side, states, rows, now)
+
+    monkeypatch.setattr(mountside.Side, "read", noted)
+    done = await node.reconcile(repair=True)
+    assert most == 3
+    assert (done.found[Kind.IN_STEP], done.found[Kind.ROW_WITHOUT_BLOB]) == (len(left), len(names) - len(left))
+    assert done.blobs == len(left)
 
 
 async def test_a_stub_whose_copy_is_gone_is_an_alarm_until_it_is_back(node: Node) -> None:

@@ -25,7 +25,7 @@ from dataplane.blobapi.model import LOST, BlobState
 from dataplane.store.store import BlobRef, Store
 
 PAGE_BLOBS: Final = 1_000
-_ROWS_MAX: Final = 5_000  # of the queue at once
+ROWS_COUNT_MAX: Final = 2 * PAGE_BLOBS  # of a page: rows whose blobs are gone are between its names
 _NO_COPY: Final = (
     "the cloud does not have {container}/{name} any more, or has other bytes there: bring it back there (soft delete, "
     "a version, a backup), then `blobedge reconcile --repair`; or delete the blob here"
@@ -37,6 +37,10 @@ class MountPage(NamedTuple):
 
     states: list[BlobState]
     following: str | None
+
+    def until(self, name: str) -> "MountPage":
+        """The blobs before a name; the next page begins with that."""
+        return MountPage([each for each in self.states if each.name < name], name)
 
 
 def read_page(store: Store, container: str, start: str) -> MountPage:
@@ -238,15 +242,12 @@ def _seen(state: BlobState) -> Seen:
     return Seen(state.properties.etag, state.size, time_ns(state.properties.last_modified))
 
 
-def rows_of(account: str, container: str, start: str, before: str | None, queue: Queue) -> dict[str, Row]:
-    """The rows of a range of names, each in whole."""
-    found: dict[str, Row] = {}
-    while True:
-        known = queue.known(account, container, start, before, _ROWS_MAX)
-        for each in known:
-            row = queue.find(account, container, each.name)
-            if row is not None:
-                found[each.name] = row
-        if len(known) < _ROWS_MAX:
-            return found
-        start = known[-1].name + "\0"
+def rows_of(
+    account: str, container: str, start: str, before: str | None, queue: Queue
+) -> tuple[dict[str, Row], str | None]:
+    """The first rows of a range of names, each in whole, and the name of the first that was left out; None: that is all
+    of them. A container that lost its blobs may have a million."""
+    known = queue.known(account, container, start, before, ROWS_COUNT_MAX + 1)
+    rows = (queue.find(account, container, each.name) for each in known[:ROWS_COUNT_MAX])
+    left = known[ROWS_COUNT_MAX].name if len(known) > ROWS_COUNT_MAX else None
+    return {row.name: row for row in rows if row is not None}, left

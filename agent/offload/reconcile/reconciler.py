@@ -39,10 +39,12 @@ from agent.offload.reconcile.ledger import Ledger, LedgerError
 from agent.offload.reconcile.listed import list_page
 from agent.offload.reconcile.origin import Origins
 from agent.offload.reconcile.verdict import Kind
+from agent.offload.rows import Row
 from agent.offload.rules import Rules
 from agent.offload.scan import bound
 from agent.offload.schema import COMPARED_KEY
 from agent.offload.transport import Errand
+from dataplane.blobapi.model import BlobState
 from dataplane.store.store import Store
 
 log = logging.getLogger("blobedge.offload")
@@ -337,7 +339,10 @@ class Reconciler:
             began = time.monotonic()
             read = partial(mountside.read_page, container=now.container, start=now.start)
             page = await self._call(now.account, read)
-            side = await self._judged(now, page)
+            rows, left = await self._rows(now, page)
+            if left is not None:
+                page = page.until(left)
+            side = await self._judged(now, page.states, rows)
             mend = await self._mender(side) if now.wish.mends else None
             after = now.at(now.account, now.container, page.following or "")
             after = replace(after, blobs=now.blobs + len(page.states)).with_found(side.found(), {})
@@ -346,11 +351,13 @@ class Reconciler:
             if page.following is None:
                 return now
 
-    async def _judged(self, now: Course, page: mountside.MountPage) -> mountside.Side:
+    async def _rows(self, now: Course, page: mountside.MountPage) -> tuple[dict[str, Row], str | None]:
         before = page.following and bound(page.following)
-        rows = await self._queue(partial(mountside.rows_of, now.account, now.container, bound(now.start), before))
+        return await self._queue(partial(mountside.rows_of, now.account, now.container, bound(now.start), before))
+
+    async def _judged(self, now: Course, states: list[BlobState], rows: dict[str, Row]) -> mountside.Side:
         side = mountside.Side(now.account, now.container, self._rules, now.began)
-        side.read(page.states, rows, time.time_ns())
+        side.read(states, rows, time.time_ns())
 
         def meet() -> None:
             side.judge(self._ledger.meet(side.places()), time.time_ns())
