@@ -1,5 +1,6 @@
 """What the commands that ask the running service of its offload share: their options, and how they find it."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
@@ -46,11 +47,16 @@ class Place(NamedTuple):
 
 @contextmanager
 def running_queue(admin: str | None, token_file: str | None) -> "Iterator[QueueClient]":
-    """The queue of the running service; exits with EXIT_NOT_THERE when there is none."""
+    """The queue of the running service; exits with EXIT_NOT_THERE when there is none. One that is being started is
+    waited for, with a line for whoever looks on."""
     from agent.offload.client import NotThere, QueueClient
 
+    def waits() -> None:
+        if sys.stderr.isatty():
+            typer.echo("blobedge: the sidecar is being started: waiting for it", err=True)
+
     try:
-        yield QueueClient.find(admin, token_file)
+        yield QueueClient.find(admin, token_file, waits)
     except NotThere as error:
         typer.echo(f"blobedge: {error}", err=True)
         raise typer.Exit(EXIT_NOT_THERE) from None

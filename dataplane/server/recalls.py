@@ -28,7 +28,7 @@ from dataplane.store.store import BlobRef, OpenBlob
 
 SILENCE_SECONDS_MAX: Final = 60.0  # without a byte for a reader; the link's own time-outs are shorter
 LOOKS_COUNT_MAX: Final = 4  # at a blob that is another each time
-CONNECT_SECONDS_MAX: Final = 2.0  # while the socket's queue is full
+CONNECT_SECONDS_MAX: Final = 2.0  # while the socket's queue is full, or the sidecar begins
 CONNECT_PAUSE_SECONDS: Final = 0.02
 
 _log = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ class Recalls:
             connection.close()
 
     async def connect(self) -> SidecarLink:
-        """A new connection to the sidecar. Raises BlobError."""
+        """A new connection to the sidecar, which is waited for a little: it is ready a moment after the workers, and
+        away for as long when it is replaced. Raises BlobError."""
         if self._path is None:
             raise busy_with("The blob is in the cloud, and this node has no rule that would bring it back.")
         loop = asyncio.get_running_loop()
@@ -110,8 +111,9 @@ class Recalls:
         while True:
             try:
                 return connected(loop, str(self._path.parent), self._path.name)
-            except BlockingIOError:  # the queue is full: unix(7)
+            except (BlockingIOError, ConnectionRefusedError, FileNotFoundError) as error:  # full: unix(7); or not there
                 if loop.time() > until:
+                    _log.debug("recall: no connection: %s", error)
                     raise no_sidecar() from None
             except OSError as error:
                 _log.debug("recall: no connection: %s", error)

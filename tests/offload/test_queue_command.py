@@ -103,8 +103,11 @@ def test_a_pause_and_what_is_held_outlive_the_sidecar(node: Edge) -> None:
     assert node.queue("pause").returncode == 0
     pid = node.service.pids("sidecar")[0]
     os.kill(pid, 9)
-    node.until(lambda report: report["state"] == "paused" and node.service.pids("sidecar") not in ([], [pid]))
-    node.until(lambda _: node.queue("resume").returncode == 0)  # the report may still be the dead one's
+    ran = node.queue("show")  # waits for the next sidecar
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "state        paused" in ran.stdout
+    assert node.service.pids("sidecar") not in ([], [pid])
+    assert node.queue("resume").returncode == 0
     assert node.rows("--hold", "any")[0]["failure"] == "poison"
     assert node.queue("retry", "--failure", "poison").stdout == "1 blob is tried again\n"
     node.until_in_cloud("outlives", {"bad": b"1"})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -276,6 +277,31 @@ def test_no_sidecar(server: LoopServer, sidecar: FakeSidecar) -> None:
     answer = wire.answer()
     assert (answer.status, answer.headers["x-ms-error-code"]) == (503, "ServerBusy")
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_sidecar_that_comes_a_moment_later_is_waited_for(
+    tmp_path: Path, server: LoopServer, sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar.close()
+    (tmp_path / ("long" * 30) / "recall.sock").unlink(missing_ok=True)
+    asked, connect = threading.Event(), recalls.connected
+
+    def noted(*arguments: Any) -> Any:
+        try:
+            return connect(*arguments)
+        finally:
+            asked.set()
+
+    monkeypatch.setattr(recalls, "connected", noted)
+    wire = server.connect()
+    wire.send(get("short", 0, 11))
+    assert asked.wait(10.0)
+    later = FakeSidecar(sidecar.directory)
+    later.blobs.update(sidecar.blobs)
+    try:
+        assert wire.answer().body == b"hello world"
+    finally:
+        later.close()
 
 
 def test_a_node_without_offload() -> None:
