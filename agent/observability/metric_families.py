@@ -110,7 +110,8 @@ _TABLE: Final = (
     Family("blobedge_offload_bytes", "gauge", _QUEUED, "Their bytes, of those that were looked at."),
     Family("blobedge_offload_unprotected_blobs", "gauge", _MOUNT, "Blobs whose present version the cloud lacks; of the "
            "100 containers with most."),
-    Family("blobedge_offload_unprotected_bytes", "gauge", _MOUNT, "Their bytes: the lag."),
+    Family("blobedge_offload_unprotected_bytes", "gauge", _MOUNT, "Their bytes: the lag. Without a link, "
+           "what is new counts from the next look at everything on."),
     Family("blobedge_offload_oldest_unprotected_seconds", "gauge", _MOUNT, "Age of the oldest change that the cloud "
            "lacks, 0 when it has all."),
     Family("blobedge_offload_link", "gauge", ("state",), "1 for how the link to the cloud is, 0 for the others."),

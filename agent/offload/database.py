@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.offload import acts, adopting, astray, cold, ingest, moves, opening, pins, queries
 from agent.offload.pins import Pins, Prefix
-from agent.offload.rows import Adopted, Change, Copy, Failure, Freed, Look, Read, Row, Seen, Turn, Wandered
+from agent.offload.rows import Adopted, Change, Copy, Failure, Freed, Look, Measured, Read, Row, Seen, Turn, Wandered
 from agent.offload.taking import Taker, next_due
 
 
@@ -183,6 +183,11 @@ class Queue:
         """The blob was looked at: it is a stub of a version that the cloud has. `seen.size` is of the blob's bytes."""
         with self.transaction():
             return moves.stubbed(self._connection, row, seen, copy)
+
+    def measured(self, blobs: Iterable[Measured]) -> None:
+        """These wait to be sent, and are so large."""
+        with self.transaction():
+            ingest.measured(self._connection, blobs)
 
     def leaving(self, rows: Iterable[Row]) -> None:
         """These are about to be evicted: from here on, what the cloud has of them is not replaced unseen."""

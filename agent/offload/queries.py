@@ -72,6 +72,7 @@ class Known(NamedTuple):
     copied_etag: str
     cloud_etag: str
     hold: Hold
+    size: int = 0  # as it was last looked at
 
 
 class BadCursor(ValueError):
@@ -174,7 +175,8 @@ def known(
 ) -> list[Known]:
     """The first rows of a container in the order of their names, from `start` on and before `end`; None: to its end."""
     found = connection.execute(
-        "SELECT b.name, b.etag, b.residency, b.modified_ns, b.revision, b.copied_etag, b.cloud_etag, b.hold "
+        "SELECT b.name, b.etag, b.residency, b.modified_ns, b.revision, b.copied_etag, b.cloud_etag, b.hold, "
+        "b.size "
         "FROM containers c JOIN blobs b ON b.container_id = c.id "
         f"WHERE c.account = ? AND c.container = ? AND b.name >= ?{'' if end is None else ' AND b.name < ?'} "
         "ORDER BY b.name LIMIT ?",

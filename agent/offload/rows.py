@@ -35,6 +35,16 @@ class Read(NamedTuple):
     when_ns: int
 
 
+class Measured(NamedTuple):
+    """How large a blob is that waits to be sent. `revision`: of its row, 0 for a row that is being made."""
+
+    account: str
+    container: str
+    name: str
+    size: int
+    revision: int = 0
+
+
 class Freed(NamedTuple):
     """The stub of a blob's `version` went, and is nowhere else: what the cloud has of it may go."""
 

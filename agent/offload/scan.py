@@ -26,7 +26,7 @@ from agent.offload.delivery import MOUNT_ERRORS
 from agent.offload.homes import Homes
 from agent.offload.look import Stores, is_text, storable
 from agent.offload.queries import Known
-from agent.offload.rows import Change, Turn, Wandered
+from agent.offload.rows import Change, Measured, Turn, Wandered
 from agent.offload.rules import Rules, first_turn
 from agent.offload.states import Hold, Residency
 from dataplane.blobapi.model import LOST, BlobState
@@ -159,10 +159,11 @@ class Scanner:
             states, end = await self._page(place)
             if states:
                 await self._homes.found(place.account, place.container)
-            changes, place = await self._compare(place, states, end)
-            wandered = self._wandered(place, states, {change.name for change in changes})
+            changes, waiting, place = await self._compare(place, states, end)
+            news = {change.name for change in changes}
+            sizes = [*waiting, *_sizes(place, states, news)]
             place = replace(place, start=end or "")
-            await self._note(changes, wandered, place if keep else None)
+            await self._note(changes, self._wandered(place, states, news), sizes, place if keep else None)
             if end is None:
                 return place
             await trio.sleep(0 if place.fast else (time.monotonic() - began) * SLEEP_FACTOR)
@@ -177,10 +178,14 @@ class Scanner:
 
         return await self._call(place.account, read)
 
-    async def _compare(self, place: Place, states: list[BlobState], end: str | None) -> tuple[list[Change], Place]:
+    async def _compare(
+        self, place: Place, states: list[BlobState], end: str | None
+    ) -> tuple[list[Change], list[Measured], Place]:
+        """What is news, and how large it is what the queue knew and has not looked at yet."""
         now = time.time_ns()
         listed = {state.name: state for state in states}
         names: list[str] = []
+        waiting: list[Measured] = []
         start, before = bound(place.start), end and bound(end)
         while True:
             rows = await self._queue(partial(_known, place, start, before))
@@ -188,12 +193,14 @@ class Scanner:
                 state = listed.pop(row.name, None)
                 if _differs(row, state, place.again, now):
                     names.append(row.name)
+                elif state is not None and row.residency is Residency.QUEUED and row.size != state.size:
+                    waiting.append(Measured(place.account, place.container, row.name, state.size, row.revision))
             if len(rows) < ROWS_MAX:
                 break
             start = rows[-1].name + "\0"
         changes = list(self._changes(place, names, now, known=True))
         changes += self._changes(place, listed, now, known=False)
-        return changes, replace(place, found=place.found + len(changes), blobs=place.blobs + len(states))
+        return changes, waiting, replace(place, found=place.found + len(changes), blobs=place.blobs + len(states))
 
     def _changes(self, place: Place, names: Iterable[str], now: int, *, known: bool) -> Iterable[Change]:
         """What is to be looked at. A blob that the queue does not know and no rule sends is left alone."""
@@ -214,18 +221,21 @@ class Scanner:
                 found += (Wandered(*blob, remote.version) for blob in others)
         return found
 
-    async def _note(self, changes: list[Change], wandered: list[Wandered], place: Place | None) -> None:
+    async def _note(
+        self, changes: list[Change], wandered: list[Wandered], sizes: list[Measured], place: Place | None
+    ) -> None:
         def note(queue: Queue) -> None:
             if wandered:
                 queue.wandered(wandered)
             if changes:
                 queue.note(changes)
+            queue.measured(sizes)
             if place is not None:
                 queue.remember(PLACE, self._noted())
 
         if place is not None:
             self.place = self._left[place.account] = place
-        if changes or place is not None:
+        if changes or sizes or place is not None:
             await self._queue(note)
 
     def _noted(self) -> str:
@@ -233,6 +243,11 @@ class Scanner:
 
     async def _call(self, account: str, function: Callable[[Store], T]) -> T:
         return await self._stores.call(account, function, CALL_SECONDS_MAX)
+
+
+def _sizes(place: Place, states: Iterable[BlobState], names: Set[str]) -> Iterable[Measured]:
+    """Of those with these names."""
+    return (Measured(place.account, place.container, each.name, each.size) for each in states if each.name in names)
 
 
 def _known(place: Place, start: str, before: str | None, queue: Queue) -> list[Known]:

@@ -141,6 +141,21 @@ async def test_what_waits_for_its_turn_is_put_off_by_a_later_change_only(world: 
     assert world.rows()["data/a"].revision > first
 
 
+async def test_without_a_link_it_is_known_how_large_what_waits_is(world: World) -> None:
+    """Journals say no sizes, and nothing that waits for a link is looked at."""
+    world.write("data/noted", data=b"x" * 300)
+    await world.queue(lambda queue: queue.note([Change("acct", "data", "noted", LATER, LATER, 0, 0)]))
+    world.write("data/found", data=b"x" * 20)
+    await world.scan()
+    assert {name: (row.size, row.etag) for name, row in world.rows().items()} == {
+        "data/noted": (300, ""),
+        "data/found": (20, ""),
+    }
+    world.write("data/found", data=b"x" * 21)
+    await world.scan()
+    assert world.rows()["data/found"].size == 21
+
+
 async def test_what_will_never_go_is_looked_at_again_when_it_is_another_file_also_an_older_one(world: World) -> None:
     world.write("data/a")
     await world.scan()
