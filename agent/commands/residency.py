@@ -27,9 +27,17 @@ EXIT_LEFT: Final = 1
 NOTHING_THERE: Final = "nothing there"
 EXIT_STOPPED: Final = 130  # 128 + SIGINT, as shells report it
 POLL_SECONDS: Final = 0.5
+BEGIN_SECONDS: Final = 1.0  # what `prefetch` looks on for: what nothing comes of is refused by then
+BEGIN_POLL_SECONDS: Final = 0.1
+LOOKED_ENTRIES: Final = 1_000
 _RUNNING: Final = "running"
 _OFFLINE: Final = "offline"  # of the link: a recall ends at once then (agent/offload/bringing.py)
 _HERE: Final = ("is here again", "are here again")
+#: Why nothing was done to blobs that are there, when all of them are so (agent/offload/listing.py).
+_NOT_KNOWN: Final = {
+    "local": "no rule sends it to the cloud",
+    "queued": "the queue has not found it yet: `blobedge queue scan` has it look now",
+}
 
 Places = Annotated[list[str], typer.Argument(metavar="ACCOUNT/CONTAINER[/PREFIX]", help="Which blobs; in this order.")]
 Whole = Annotated[bool, typer.Option("--all", help="An ACCOUNT alone means all that it has.")]
@@ -44,9 +52,10 @@ def register(app: typer.Typer) -> None:
 def evict(
     places: Places, everything: Whole = False, as_json: Json = False, admin: Admin = None, token_file: TokenFile = None
 ) -> None:
-    """Free the disk of blobs that the cloud has: a stub stays, and a read brings the bytes back.
+    """Free the disk of blobs that the cloud has.
 
-    What the cloud lacks, is pinned, or is open for writing stays, and is counted with its reason.
+    A stub stays in the place of each, and a read brings the bytes back. An empty blob has nothing to free. What the
+    cloud lacks, is pinned, or is open for writing stays, and is counted with its reason.
     """
     _work("evict", ("is remote now", "are remote now"), _places(places, everything), as_json, admin, token_file)
 
@@ -66,18 +75,28 @@ def prefetch(
     admin: Admin = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Begin to bring remote blobs back, and return at once; a restart of the sidecar ends it."""
+    """Begin to bring remote blobs back.
+
+    It looks on for a second, so that it can say what does not come. A restart of the sidecar ends the work.
+    """
     wanted = _places(places, everything)
     if wait:
         _work("recall", _HERE, wanted, as_json, admin, token_file)
     with running_queue(admin, token_file) as found:
-        _look(found, wanted)
+        empty = _look(found, wanted)
         if found.get("/queue/status")["link"]["state"] == _OFFLINE:
             typer.echo("blobedge: the link is down, so nothing is on its way: try again when it is back", err=True)
             raise typer.Exit(EXIT_LEFT)
-        for place in wanted:
-            job = found.post("/residency/recall", place.query)
-            print(json.dumps(job) if as_json else f"{_text(place)}: on its way; `blobedge ls -l` says what is here")
+        jobs = _begun(found, [found.post("/residency/recall", place.query) for place in wanted])
+    if as_json:
+        for job in jobs:
+            print(json.dumps(job))
+    else:
+        for place, job in zip(wanted, jobs, strict=True):
+            on_way = job["state"] == _RUNNING
+            print(f"{_text(place)}: on its way; `blobedge ls -l` says what is here" if on_way else _sum([job], _HERE))
+        _print_kept(jobs)
+    _end(jobs, left=empty)
 
 
 def pin(
@@ -90,16 +109,19 @@ def pin(
 ) -> None:
     """Never evict these blobs, until `unpin`. For those that come later, a rule has `pin = true`."""
     wanted = _places(places, everything)
-    _pin("pin", ("is pinned", "are pinned"), wanted, as_json, admin, token_file)
+    left = _pin("pin", ("is pinned", "are pinned"), wanted, as_json, admin, token_file)
     if bring:
-        _work("recall", _HERE, wanted, as_json, admin, token_file)
+        _work("recall", _HERE, wanted, as_json, admin, token_file, left=left)
+    if left:
+        raise typer.Exit(EXIT_LEFT)
 
 
 def unpin(
     places: Places, everything: Whole = False, as_json: Json = False, admin: Admin = None, token_file: TokenFile = None
 ) -> None:
     """Take back `pin`: the rules decide what is evicted."""
-    _pin("unpin", ("is not pinned", "are not pinned"), _places(places, everything), as_json, admin, token_file)
+    if _pin("unpin", ("is not pinned", "are not pinned"), _places(places, everything), as_json, admin, token_file):
+        raise typer.Exit(EXIT_LEFT)
 
 
 def _places(texts: list[str], everything: bool) -> list[Place]:
@@ -110,9 +132,9 @@ def _places(texts: list[str], everything: bool) -> list[Place]:
     return places
 
 
-def _look(found: "QueueClient", places: list[Place]) -> None:
-    """Say which places have no blob, as a name that was mistyped would be done in silence otherwise. Raises
-    OperatorError for a container that is not there, before anything is done."""
+def _look(found: "QueueClient", places: list[Place]) -> bool:
+    """Say which places have no blob, as a name that was mistyped would be done in silence otherwise. Returns whether
+    there is one. Raises OperatorError for a container that is not there, before anything is done."""
     empty = [
         place
         for place in places
@@ -120,6 +142,18 @@ def _look(found: "QueueClient", places: list[Place]) -> None:
     ]
     for place in empty:
         typer.echo(f"blobedge: {_text(place)}: {NOTHING_THERE}", err=True)
+    return bool(empty)
+
+
+def _not_known(found: "QueueClient", place: Place) -> bool:
+    """Nothing was done there: say why, if that is as the queue knows none of the blobs. Returns whether it is so."""
+    if not place.container:
+        return False
+    states = {each["residency"] for each in found.entries({**place.query, "recursive": "1"}, LOOKED_ENTRIES)}
+    if not states or not states <= set(_NOT_KNOWN):
+        return False
+    typer.echo(f"blobedge: {_text(place)}: {_NOT_KNOWN[max(states)]}", err=True)  # queued, if there is any
+    return True
 
 
 def _text(place: Place) -> str:
@@ -128,32 +162,53 @@ def _text(place: Place) -> str:
 
 def _pin(
     act: str, done: tuple[str, str], places: list[Place], as_json: bool, admin: str | None, token_file: str | None
-) -> None:
+) -> bool:
+    """Returns whether there was a place without blobs that can be pinned."""
     with running_queue(admin, token_file) as found:
-        _look(found, places)
-        count = sum(found.act(act, place.query, lambda _: None) for place in places)
+        left = _look(found, places)
+        count = 0
+        for place in places:
+            acted = found.act(act, place.query, lambda _: None)
+            left |= not acted and _not_known(found, place)
+            count += acted
     print(json.dumps({"blobs": count}) if as_json else blobs(count, *done))
+    return left
 
 
 def _work(
-    word: str, done: tuple[str, str], places: list[Place], as_json: bool, admin: str | None, token_file: str | None
+    word: str,
+    done: tuple[str, str],
+    places: list[Place],
+    as_json: bool,
+    admin: str | None,
+    token_file: str | None,
+    left: bool | None = None,
 ) -> None:
-    """Have it done place after place, looking on. Exits."""
+    """Have it done place after place, looking on. `left`: whether a place has no blobs; None: that is to be found out.
+    Exits."""
     ended: list[dict[str, Any]] = []
     stopped = False
     with running_queue(admin, token_file) as found, _bar(as_json) as progress:
-        _look(found, places)
+        left = _look(found, places) if left is None else left
         for place in places:
             job, stopped = _follow(found, word, place, progress)
             ended.append(job)
+            if word == "evict" and not job["blobs"] and not job["kept"]:
+                left |= _not_known(found, place)
             if stopped:
                 break
     if not as_json:
-        _tell(ended, done)
-    for job in ended:
+        print(_sum(ended, done))
+        _print_kept(ended)
+    _end(ended, left=left, stopped=stopped)
+
+
+def _end(jobs: list[dict[str, Any]], *, left: bool, stopped: bool = False) -> None:
+    """Say what failed, and exit with the code that says how it went."""
+    for job in jobs:
         if job["error"]:
             typer.echo(f"blobedge: {shown(job['error'])}: the log of the sidecar has more", err=True)
-    left = any(job["kept"] or job["error"] for job in ended)
+    left = left or any(job["kept"] or job["error"] for job in jobs)
     raise typer.Exit(EXIT_STOPPED if stopped else EXIT_LEFT if left else 0)
 
 
@@ -181,10 +236,22 @@ def _follow(
             raise
 
 
-def _tell(jobs: list[dict[str, Any]], done: tuple[str, str]) -> None:
-    """What was done, and what was left as it is, by reason, with an example of each."""
-    size = size_text(sum(job["bytes"] for job in jobs))
-    print(f"{blobs(sum(job['blobs'] for job in jobs), *done)}, {size}")
+def _begun(found: "QueueClient", jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The jobs as they are when they have run for a moment, or are through."""
+    end = time.monotonic() + BEGIN_SECONDS
+    while any(job["state"] == _RUNNING for job in jobs) and time.monotonic() < end:
+        time.sleep(BEGIN_POLL_SECONDS)
+        jobs = [found.get("/residency/job", {"id": job["id"]}) for job in jobs]
+    return jobs
+
+
+def _sum(jobs: list[dict[str, Any]], done: tuple[str, str]) -> str:
+    """What was done."""
+    return f"{blobs(sum(job['blobs'] for job in jobs), *done)}, {size_text(sum(job['bytes'] for job in jobs))}"
+
+
+def _print_kept(jobs: list[dict[str, Any]]) -> None:
+    """What was left as it is, by reason, with an example of each."""
     kept: dict[str, int] = {}
     examples: dict[str, str] = {}
     for job in jobs:

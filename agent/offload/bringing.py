@@ -37,7 +37,7 @@ _REASONS: Final[dict[Why, str]] = {
     "missing": "the cloud does not have it any more as it was",
     "space": "there is no room for it here",
     "changed": "it was changed meanwhile",
-    "failed": "the cloud or the mount failed: the log of the sidecar has more",
+    "failed": "it failed: the log of the sidecar has more",
 }
 
 
@@ -55,7 +55,8 @@ def through(recalls: Recalls) -> Bring:
         try:
             await recalls.bring(row.account, row.container, row.name, came)
         except NotComing as failure:
-            return _REASONS[failure.message.why]
+            why = failure.message.why
+            return (failure.gist if why == "failed" else "") or _REASONS[why]
         came(row.size)  # the last bytes are told with the end
         return ""
 

@@ -59,12 +59,14 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a failure means. `wait_seconds_min`: the service asked not to be asked again before that."""
+    """What a failure means. `wait_seconds_min`: the service asked not to be asked again before that. `gist`: the text
+    without the blob's name, for what counts many blobs by their reasons."""
 
     kind: Kind
     text: str  # for the operator, without secrets
     code: str = ""  # Azure's code or the exception's class, for counting
     wait_seconds_min: float = 0.0
+    gist: str = ""
 
 
 class CloudFailed(Exception):
@@ -270,7 +272,13 @@ def judge(request: Request, seen: Observation) -> Fault:
         "answer": " ".join(filter(None, (str(seen.status or ""), name))) or "nothing",
     }
     wait = seen.retry_after_seconds or 0.0
-    return Fault(kind, text.format_map(words), name or str(seen.status), min(max(wait, 0.0), RETRY_AFTER_SECONDS_MAX))
+    return Fault(
+        kind,
+        text.format_map(words),
+        name or str(seen.status),
+        min(max(wait, 0.0), RETRY_AFTER_SECONDS_MAX),
+        text.format_map({**words, "blob": "it"}),
+    )
 
 
 def found(code: str, request: Request | None = None, *, wait_seconds: float | None = None) -> CloudFailed:

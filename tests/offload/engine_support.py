@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from azure.core.exceptions import ResourceNotFoundError
-from azure.storage.blob import BlobServiceClient, ContainerClient
+from azure.storage.blob import BlobServiceClient, ContainerClient, ResourceTypes, generate_account_sas
 
 from agent.observability import client
 from tests.observability.service import RunningService, running
@@ -104,6 +105,13 @@ def answer(status: int, code: str) -> bytes:
     return (
         f"HTTP/1.1 {status} Refused\r\nx-ms-error-code: {code}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     ).encode()
+
+
+def sas(permissions: str, hours: float = 1.0) -> str:
+    """A SAS of the cloud's account with these permissions, which expires so many hours from now."""
+    expires = datetime.now(UTC) + timedelta(hours=hours)
+    types = ResourceTypes(container=True, object=True)
+    return generate_account_sas(azurite.ACCOUNT, azurite.KEY, types, permissions, expires)
 
 
 def tables(port: int, credential: str, state: Path, rules: str = NOW, more: str = "") -> str:

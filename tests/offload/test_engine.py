@@ -3,12 +3,11 @@
 import os
 import signal
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.storage.blob import ContentSettings, ResourceTypes, generate_account_sas
+from azure.storage.blob import ContentSettings
 
 from agent.commands import status as status_command
 from agent.observability import client
@@ -19,7 +18,7 @@ from agent.offload.upload import Guard, upload
 from dataplane.store.store import BlobRef, Store
 from tests.offload import azurite
 from tests.offload.azurite import Exchange
-from tests.offload.engine_support import NOW, Edge, answer, away, back, edge
+from tests.offload.engine_support import NOW, Edge, answer, away, back, edge, sas
 from tests.offload.upload_support import To, settings
 
 
@@ -149,17 +148,6 @@ def test_a_lost_and_a_damaged_database_are_made_again_without_sending_anything_t
 
 def sum_of(report: dict[str, Any], residency: str) -> int:
     return sum(each["blobs"] for each in report["totals"] if each["residency"] == residency)
-
-
-def sas(permissions: str) -> str:
-    """A SAS of the cloud's account with these permissions."""
-    return generate_account_sas(
-        azurite.ACCOUNT,
-        azurite.KEY,
-        ResourceTypes(container=True, object=True),
-        permissions,
-        datetime.now(UTC) + timedelta(hours=1),
-    )
 
 
 @pytest.mark.parametrize("policy", ["edge-wins", "keep-both"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from agent.problems import EXIT_CONFIG
 from tests.observability.service import CHECKOUT
 from tests.offload.azurite import Exchange
 from tests.offload.command_line import blobedge
-from tests.offload.engine_support import SECONDS_MAX, Edge, away, back
+from tests.offload.engine_support import SECONDS_MAX, Edge, away, back, edge, sas
 
 MIB = 1 << 20
 BLOBS = {"a/1": os.urandom(3 * MIB), "a/2": os.urandom(MIB), "b": b"small"}
@@ -119,7 +120,8 @@ def test_blobs_go_to_the_cloud_and_come_back(node: Edge) -> None:
     assert node.run("unpin", "acct/goes").stdout == "1 blob is not pinned\n"
 
     for command in ("evict", "recall", "pin"):  # a name that was mistyped is not done in silence
-        assert node.run(command, "acct/goes/mistyped").stderr == "blobedge: acct/goes/mistyped: nothing there\n"
+        ran = node.run(command, "acct/goes/mistyped")
+        assert (ran.returncode, ran.stderr) == (1, "blobedge: acct/goes/mistyped: nothing there\n")
         ran = node.run(command, "acct/mistyped")
         assert (ran.returncode, ran.stdout) == (EXIT_CONFIG, ""), ran.stderr
 
@@ -132,6 +134,36 @@ def test_blobs_go_to_the_cloud_and_come_back(node: Edge) -> None:
     where = 'account="acct",container="goes",residency="copied"'
     assert told[f"blobedge_offload_container_blobs{{{where}}}"] == 3
     assert f"recalls: {recalled} blobs back, " in node.run("queue", "show").stdout
+
+
+def test_an_empty_blob_keeps_no_eviction_from_being_done(node: Edge) -> None:
+    node.container("empty").upload_blob("folder/none", b"")
+    node.local.get_container_client("empty").upload_blob("folder/some", b"1")
+    until_copied(node, "acct/empty")
+    ran = node.run("evict", "acct/empty/folder/")
+    assert (ran.returncode, ran.stdout) == (0, "1 blob is remote now, 1 B\n")
+
+
+def test_a_blob_that_no_rule_sends_is_said_to_be_one(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path, '[[offload.rules]]\ncontainers = ["sent"]\nupload = "now"\n') as unruled:
+        unruled.container("stays").upload_blob("mine", b"1")
+        for command, counted in ("evict", "0 blobs are remote now, 0 B\n"), ("pin", "0 blobs are pinned\n"):
+            ran = unruled.run(command, "acct/stays/mine")
+            assert (ran.returncode, ran.stdout) == (1, counted)
+            assert ran.stderr == "blobedge: acct/stays/mine: no rule sends it to the cloud\n"
+
+
+def test_a_credential_that_has_expired_is_said_in_words(cloud_port: int, tmp_path: Path) -> None:
+    with edge(cloud_port, tmp_path, sas=sas("rwdlct")) as node:
+        filled(node, "expired")
+        assert node.run("evict", "acct/expired/a/").returncode == 0
+        node.credential.write_text(sas("rwdlct", hours=-1))
+        expired = re.compile(r"left: (the cloud was not to be asked: )?devstoreaccount1: the SAS expired at 2\S+: put")
+        for command, count in ("evict", 1), ("prefetch", 2), ("recall", 2):
+            ran = node.run(command, "acct/expired")
+            assert ran.returncode == 1
+            (line,) = (line for line in ran.stdout.splitlines() if expired.search(line))
+            assert line.strip().startswith(f"{count} left: ")
 
 
 def test_what_the_cloud_lacks_stays_and_offline_nothing_comes(node: Edge) -> None:

@@ -22,6 +22,7 @@ from dataplane.server.body import BodyReader
 from dataplane.server.head import RawRequest
 from dataplane.server.options import ServerOptions
 from dataplane.server.recalls import BlobChanged, Recalls, Stub
+from dataplane.server.sidecarlink import connected
 from dataplane.store.store import BlobRef, OpenBlob
 from tests.server.certificate import self_signed
 from tests.server.fakesidecar import FakeSidecar
@@ -284,11 +285,11 @@ def test_a_sidecar_that_comes_a_moment_later_is_waited_for(
 ) -> None:
     sidecar.close()
     (tmp_path / ("long" * 30) / "recall.sock").unlink(missing_ok=True)
-    asked, connect = threading.Event(), recalls.connected
+    asked = threading.Event()
 
     def noted(*arguments: Any) -> Any:
         try:
-            return connect(*arguments)
+            return connected(*arguments)
         finally:
             asked.set()
 

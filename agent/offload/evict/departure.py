@@ -212,7 +212,7 @@ class Departures:
                 return OFFLINE
             if answered(failed.fault):
                 self._watch.answered()
-            return f"the cloud was not to be asked: {failed.fault.code}"
+            return f"the cloud was not to be asked: {failed.fault.gist}"
         if scope.cancelled_caught:
             self._watch.no_way()
             return OFFLINE

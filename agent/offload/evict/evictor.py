@@ -145,7 +145,8 @@ class Evictor:
             copied: dict[str, list[Row]] = {}
             for row in page.rows:
                 if row.residency is Residency.COPIED:
-                    copied.setdefault(row.account, []).append(row)
+                    if row.size:  # an empty one has nothing to free
+                        copied.setdefault(row.account, []).append(row)
                 elif row.residency in _NOT_COPIED:
                     told.keep(_NOT_COPIED[row.residency], _name(row))
             for rows in copied.values():

@@ -32,17 +32,19 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class NotComing(Exception):
-    """The bytes do not come. `message` is for the reader; the text is for the log."""
+    """The bytes do not come. `message` is for the reader; the text is for the log; `gist`, if there is one, says to an
+    operator why, in words that many blobs share."""
 
-    def __init__(self, message: Failed, text: str = "") -> None:
+    def __init__(self, message: Failed, text: str = "", gist: str = "") -> None:
         super().__init__(text or message.text)
         self.message: Final = message
+        self.gist: Final = gist
 
 
-def not_coming(why: Why, text: str = "", retry_seconds: int = 0) -> NotComing:
-    """The exception of a reason. `text`: what the log says besides."""
+def not_coming(why: Why, text: str = "", retry_seconds: int = 0, gist: str = "") -> NotComing:
+    """The exception of a reason. `text`: what the log says besides; `gist`: as NotComing."""
     seconds = retry_seconds or _RETRY_SECONDS.get(why, RETRY_SECONDS)
-    return NotComing(Failed(why, _TEXTS[why], seconds), text)
+    return NotComing(Failed(why, _TEXTS[why], seconds), text, gist)
 
 
 def of_cloud(failure: CloudFailed) -> NotComing:
@@ -54,10 +56,12 @@ def of_cloud(failure: CloudFailed) -> NotComing:
         return not_coming("missing", fault.text)
     if fault.kind is Kind.LINK:
         return not_coming("offline", fault.text)
-    return not_coming("failed", fault.text, math.ceil(fault.wait_seconds_min))
+    return not_coming("failed", fault.text, math.ceil(fault.wait_seconds_min), fault.gist)
 
 
 def of_mount(error: Exception) -> NotComing:
     """What a mount that does not take the bytes is to their readers."""
     full = isinstance(error, NoSpace) or (isinstance(error, OSError) and error.errno in _FULL)
-    return not_coming("space" if full else "failed", f"the mount: {error}")
+    return not_coming(
+        "space" if full else "failed", f"the mount: {error}", gist=f"the mount refused: {type(error).__name__}"
+    )
