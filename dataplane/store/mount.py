@@ -7,6 +7,7 @@
     .blobedge/trash/             what is being deleted
     .blobedge/index/             sorted names of large directories, a cache (index.py)
     .blobedge/swaps/             files that are about to change places with a visible one (swap.py)
+    .blobedge/probe              what the mount could do when it was last tried (remembered.py)
     .blobedge/lock               one byte of it is locked for each blob that is being changed
 
 Every open below the tree goes through `open`: openat2 that can neither leave the tree nor follow a symbolic link.
@@ -25,8 +26,9 @@ from typing import Final, Literal
 from dataplane.store import names, syscalls
 from dataplane.store.blockcounts import BlockCounts
 from dataplane.store.errors import FormatTooNew, StorageUnavailable, translated
-from dataplane.store.probe import probe, unprobed
+from dataplane.store.probe import unprobed
 from dataplane.store.recordstore import REMEMBERED_COUNT, RecordStore
+from dataplane.store.remembered import probed
 
 PRIVATE: Final = ".blobedge"
 FORMAT_VERSION: Final = 2  # the latest that is known
@@ -83,7 +85,7 @@ class Mount:
         )
         self._lanes = [self._own(fd) for fd in _open_lanes(self.staging_fd)]
         self._next_lane = 0
-        self.capabilities = probe(self.staging_fd)
+        self.capabilities = probed(self.private_fd, self.staging_fd)
         backend = self.capabilities.backend if records == "auto" else records
         self.records = RecordStore(
             records_fd, backend, self.capabilities.mtime_granularity_ns == 1, self._remembered_count

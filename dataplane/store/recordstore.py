@@ -9,6 +9,9 @@ A separate record file is named by its seal, so clearing an old one can never hi
 inode number since. ext4 has about 4,000 bytes for all attributes of a file and answers ENOSPC beyond them, which is
 not a full disk; metadata alone may be 8 KiB; such records go to a file. Rejected: a database on the mount (one more
 truth, and none that a second node could share), one record file per blob name (would not follow a rename).
+
+Which of the two is asked first follows from the mode, never which is asked at all: what was written while the mode was
+the other one is found, stubs too.
 """
 
 import errno
@@ -26,6 +29,9 @@ from dataplane.store.records import Record, Seal
 XATTR: Final = "user.blobedge"
 Backend = Literal["xattr", "sidecar"]
 _TOO_BIG: Final = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT, errno.ENOTSUP})
+#: How mounts say that they have no attributes of users (xattr(7)); FUSE and old kernels have more words for it.
+NO_ATTRIBUTES: Final = frozenset({errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL})
+_NONE_THERE: Final = NO_ATTRIBUTES | {errno.ENODATA, errno.ERANGE}
 REMEMBERED_COUNT: Final = 65_536  # records in memory, about 1.1 KiB each
 _UNSEALED_VALUE_BYTES_MAX: Final = 64 * 1024
 
@@ -63,15 +69,14 @@ class RecordStore:
 
     def last_before_change(self, fd: int, seal: Seal, name_hash: str) -> BlobProperties | None:
         """The newest record of a file that somebody changed since: its user metadata is carried on."""
-        if self.backend == "xattr":
-            found = [r for r in self._xattr(fd) if r.name_hash == name_hash]
-            if found:
-                return found[0].properties
+        found = [r for r in self._xattr(fd) if r.name_hash == name_hash]
+        if found and (self.backend == "xattr" or self._dir_fd < 0):
+            return found[0].properties
         if self._dir_fd < 0:
             return None
         sub, _, file_name = _file_name(seal).partition("/")
         prefix = file_name.partition("-")[0] + "-"
-        candidates = [
+        candidates = found + [
             record
             for entry in _entries(self._dir_fd, sub)
             if entry.startswith(prefix)
@@ -112,17 +117,18 @@ class RecordStore:
             self._cache.popitem(last=False)
 
     def _lines(self, fd: int, seal: Seal) -> list[Record]:
-        if self.backend == "xattr":
-            found = self._xattr(fd)
-            if any(r.seal == seal for r in found):
-                return found
+        if self.backend == "sidecar":
+            return self._file(_file_name(seal)) or self._xattr(fd)
+        found = self._xattr(fd)
+        if any(r.seal == seal for r in found):
+            return found
         return self._file(_file_name(seal))
 
     def _xattr(self, fd: int) -> list[Record]:
         try:
             return records.decode(os.getxattr(fd, XATTR))
         except OSError as error:
-            if error.errno in (errno.ENODATA, errno.ENOTSUP, errno.ERANGE):
+            if error.errno in _NONE_THERE:
                 return []
             with translated("read record"):
                 raise

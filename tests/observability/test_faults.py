@@ -18,6 +18,8 @@ import pytest
 
 from tests.observability.faults import filled, hung_mount, small_disk, write_certificate
 from tests.observability.service import Answer, RunningService, running
+from tests.observability.support import KEY
+from tests.support import WireClient
 
 TOLD_SECONDS_MAX: Final = 2.0
 CERTIFICATE_SECONDS: Final = 6.0  # of life, once the service is up: enough to see it well before
@@ -85,6 +87,34 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert (answer.status, answer.document["status"]) == (200, "degraded")  # blobs are still read
             assert service.command().returncode == 1
         service.until_well()
+
+
+def test_workers_come_back_on_a_full_disk(tmp_path: Path) -> None:
+    """So does the service. Reads and deletes go on: deleting is how an operator makes room."""
+    with small_disk(tmp_path) as disk, running(tmp_path, disk) as service:
+        client = WireClient(service.port, "acct", KEY)
+        assert client.request("PUT", "/container", {"restype": "container"}).status == 201
+        block_blob = {"x-ms-blob-type": "BlockBlob", "x-ms-meta-k": "v"}
+        for name in ("first", "second"):
+            assert client.request("PUT", f"/container/{name}", headers=block_blob, body=b"data").status == 201
+        client.close()
+        with filled(disk):
+            for pid in service.pids("worker"):
+                os.kill(pid, signal.SIGKILL)
+            assert still_there(service, "first")
+            service.kill()
+            service.start()
+            assert still_there(service, "second")
+        service.until_well()
+
+
+def still_there(service: RunningService, name: str) -> bool:
+    """Read a blob with its metadata, and delete it."""
+    client = WireClient(service.port, "acct", KEY)
+    found = client.request("GET", f"/container/{name}")
+    gone = client.request("DELETE", f"/container/{name}")
+    client.close()
+    return (found.body, found.headers["x-ms-meta-k"], gone.status) == (b"data", "v", 202)
 
 
 def test_a_certificate_that_expires_while_it_is_served(tmp_path: Path, root: Path) -> None:
