@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EXIT_LEFT: Final = 1
 POLL_SECONDS: Final = 0.2
 ABSENT_SECONDS_MAX: Final = 15.0  # longer than the service takes to find what it was asked for
+THE_CLOUD: Final = "the cloud"  # among what was not looked at, as agent/offload/reconcile/reconciler.py says it
 EXAMPLES: Final = 5  # names below the table, of each word
 _GOES_ON: Final = "the service goes on: the same command joins it again, --stop ends it"
 _NOT_BEGUN: Final = "not begun; the one that is under way goes on"
@@ -94,7 +95,7 @@ def reconcile(
         if stop:
             running = found.get("/reconcile")["running"]
             found.post("/reconcile/stop")
-            print("none is under way" if running is None else "it ends within a page")
+            print("none is under way" if running is None else "it stops when the page that is under way is through")
             return
         wish = {**(where.query if where else {}), **({"nodes": node} if node else {})}
         wish |= {"repair": "1"} if repair or restore else {}
@@ -206,9 +207,15 @@ def _print(done: dict[str, Any]) -> None:
         if done["found"].get(word, 0) > done["mended"].get(word, 0):
             for name in names[:EXAMPLES]:
                 print(f"{word}: {shown(name)}")
-    for note in (*done["notes"], *(f"{account} was not looked at: {why}" for account, why in done["failed"].items())):
+    refused = done["failed"].get(THE_CLOUD)
+    mounts = {account: why for account, why in done["failed"].items() if account != THE_CLOUD}
+    for note in (*done["notes"], *(f"{account} was not looked at: {why}" for account, why in mounts.items())):
         print(shown(note))
-    print(f"{counted(done['blobs'], 'blob')} here, {done['listed']:,} in the cloud: " + _verdict(done, mends))
+    if refused is not None:
+        print(f"not compared{' to the end' if done['found'] else ''}: {shown(refused)}")
+        return
+    looked_at = f"{counted(done['blobs'], 'blob')} here, {done['listed']:,} in the cloud"
+    print(f"{looked_at}: {_verdict(done, mends)}{_left_out(done)}")
 
 
 def _verdict(done: dict[str, Any], mends: bool) -> str:
@@ -216,9 +223,18 @@ def _verdict(done: dict[str, Any], mends: bool) -> str:
         away = done["found"].get("copy-without-blob", 0) if not done["wish"]["restore"] else 0
         more = f"; {away:,} in the cloud only: --restore plants stubs of them" if away else ""
         if done["failed"]:
-            return "nothing differs in what was looked at"
+            return "nothing differs in what was looked at" if done["found"] else "nothing was compared"
         return "nothing differs" + (" any more" if any(done["mended"].values()) else "") + more
     left = counted(done["left"], "difference")
     if not mends:
         return f"{left}: --repair mends what it can"
     return f"{left} {'is' if done['left'] == 1 else 'are'} left"
+
+
+def _left_out(done: dict[str, Any]) -> str:
+    """What a restore did not bring: a copy that others wrote and this node took over is among them."""
+    count = done["found"].get("stranger", 0) if done["wish"]["restore"] else 0
+    if not count:
+        return ""
+    were = "copy that this node did not write was" if count == 1 else "copies that this node did not write were"
+    return f"; {count:,} {were} left out: --restore --node NAME brings those of a node, --restore --node '*' all"

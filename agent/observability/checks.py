@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from agent.config import Health
 from agent.observability.mounts import Reading
+from agent.offload.states import COPY_LOST
 from agent.supervision.snapshot import ProcessSnapshot, ReportSnapshot
 
 Status = Literal["ok", "degraded", "failing"]
@@ -222,11 +223,21 @@ def _offload(document: Mapping[str, Any]) -> str:
         return ""
     if not document.get("socket"):
         return f"nothing goes to the cloud: {document.get('state')}"
-    held = sum(each["blobs"] for each in document["totals"] if each["hold"] in ("operator", "poison"))
-    if held:
-        return f"{held:,} blobs are held: blobedge queue ls --hold operator,poison"
+    if held := _held(document):
+        return held
     stuck = [disk for disk in document.get("eviction", {}).get("disks", []) if disk["stuck"]]
     return f"nothing may leave the disk of {', '.join(stuck[0]['of'])}: docs/runbooks/low-space.md" if stuck else ""
+
+
+def _held(document: Mapping[str, Any]) -> str:
+    """What a person has to mend, lost bytes first: they are in the cloud's trash for so long only."""
+    held = sum(each["blobs"] for each in document["totals"] if each["hold"] in ("operator", "poison"))
+    lost = min(document.get("failed_rows", {}).get(COPY_LOST, 0), held)
+    others = f"{held - lost:,} {'more ' if lost else ''}blob{' is' if held - lost == 1 else 's are'} held"
+    if lost:
+        text = f"the bytes of {lost:,} stub{'' if lost == 1 else 's'} are not in the cloud any more"
+        return f"{text}: blobedge queue ls --failure {COPY_LOST}" + (f"; {others}" if held > lost else "")
+    return f"{others}: blobedge queue ls --hold operator,poison" if held else ""
 
 
 def clock(reports: Iterable[ReportSnapshot], seconds_max: float) -> Check | None:

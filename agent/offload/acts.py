@@ -9,7 +9,8 @@
     PIN      all                                       never evicted
     UNPIN    all                                       evicted as the rules say
 
-No row is dropped that says where bytes are (COPIED, REMOTE). Work that is under way goes on.
+No row is dropped that says where bytes are (COPIED, REMOTE). RETRY and RELEASE leave the alarm of a stub without its
+copy (COPY_LOST): there is nothing to try, and who looks for lost bytes has to find them. Work under way goes on.
 """
 
 import json
@@ -19,6 +20,7 @@ from typing import Final, NamedTuple
 
 from agent.offload import astray, fuse, queries
 from agent.offload.schema import ACTIVE
+from agent.offload.states import COPY_LOST
 
 SLICE_ROWS: Final = 5_000  # about 50 ms
 HELD: Final = "held"  # the failure of a row that an operator holds
@@ -44,14 +46,15 @@ class Done(NamedTuple):
 
 
 _DUE: Final = "UPDATE blobs SET hold = '', attempts = 0, failure = '', error = ''"
+_NO_ALARM: Final = f"NOT (residency = 'remote' AND failure = '{COPY_LOST}')"
 _FUSE: Final = f"failure = '{fuse.FAILURE}'"
 _STATEMENTS: Final = {
-    Act.RETRY: (_DUE, "hold <> ''"),
+    Act.RETRY: (_DUE, f"hold <> '' AND {_NO_ALARM}"),
     Act.HOLD: (
         f"UPDATE blobs SET hold = 'operator', failure = '{HELD}', error = ''",
         f"{ACTIVE} AND hold <> 'operator'",
     ),
-    Act.RELEASE: (_DUE, "hold = 'operator'"),
+    Act.RELEASE: (_DUE, f"hold = 'operator' AND {_NO_ALARM}"),
     Act.CONFIRM: (
         f"UPDATE blobs SET changed_at = {fuse.CONFIRMED}, hold = iif({_FUSE}, '', hold), "
         f"error = iif({_FUSE}, '', error), failure = iif({_FUSE}, '', failure)",

@@ -32,9 +32,8 @@ from agent.offload.engine import BUG
 from agent.offload.failures import Kind
 from agent.offload.fuse import FAILURE as FUSE
 from agent.offload.queries import BadCursor, Filter
-from agent.offload.reconcile.verdict import COPY_LOST
 from agent.offload.rows import Row
-from agent.offload.states import Hold, Residency
+from agent.offload.states import COPY_LOST, Hold, Residency
 
 HEAD_BYTES_MAX: Final = 64 * 1024  # a name of 1,024 characters, percent-encoded, twice
 ROWS_DEFAULT: Final = 100

@@ -224,7 +224,10 @@ class Delivery:
             if theirs is None:
                 await self._on_thread(functools.partial(delete_here, store, ref, seen.etag), errand)
                 await self._queue(lambda queue: queue.gone(row))
-                log.info("conflict, %s: somebody deleted %s, and so it is here", Policy.CLOUD_WINS, at)
+                log.warning(
+                    "conflict, %s: somebody deleted %s, and so it is here: version %s, %d bytes, is gone",
+                    Policy.CLOUD_WINS, at, seen.etag, seen.size,
+                )  # fmt: skip
             else:
                 work = functools.partial(take_theirs, self._cloud, store, ref, seen.etag, target, theirs, errand)
                 properties, remote = await self._on_thread(work, errand)

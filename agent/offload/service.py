@@ -36,6 +36,7 @@ from agent.offload.evict.departure import Departures
 from agent.offload.evict.evictor import Evictor
 from agent.offload.failures import Kind
 from agent.offload.gate import Gate
+from agent.offload.identity import FILE as INSTANCE
 from agent.offload.identity import identity
 from agent.offload.jobs import Jobs, Work
 from agent.offload.link import Link
@@ -64,6 +65,10 @@ from dataplane.ipc.recalls import socket_path as recall_socket
 log = logging.getLogger("blobedge.offload")
 
 QUEUE_FILE: Final = "queue.db"
+_MADE_ANEW: Final = (
+    "%s was not there, although this node had one: it is made again from the mounts and the cloud; holds, and which "
+    "blobs were read last, are lost (docs/runbooks/offload-lost-node.md)"
+)
 RETRY_SECONDS: Final = 2.0
 REPORT_SECONDS: Final = 1.0
 COUNT_SHARE: Final = 0.02  # of the time may go into counting for the report
@@ -115,12 +120,16 @@ async def _once(config: Config, say: Say) -> None:
 
 
 async def _open(path: Path) -> AsyncQueue:
+    was_here = (path.parent / INSTANCE).exists()  # this node: a new one has no queue, and misses none
     try:
-        return await AsyncQueue.open(path)
+        opened = await AsyncQueue.open(path)
     except DamagedDatabase as error:
         aside = await trio.to_thread.run_sync(opening.set_aside, path, int(time.time()))
         log.error("%s; it is now %s, and the queue is made again from what is on the mounts", error, aside)
         return await AsyncQueue.open(path)
+    if opened.queue.fresh and was_here:
+        log.warning(_MADE_ANEW, path)
+    return opened
 
 
 class _Parts:

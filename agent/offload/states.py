@@ -31,6 +31,10 @@ bytes are here whole and verified, a stub is what is here, and a process that en
 from enum import StrEnum
 from typing import Final
 
+#: The failure of a REMOTE row whose copy is not in the cloud: its bytes are nowhere. Only a comparison that finds the
+#: copy, or the bytes themselves, take it back.
+COPY_LOST: Final = "copy-lost"
+
 
 class Residency(StrEnum):
     """Where the bytes of a blob's present version are."""

@@ -136,6 +136,26 @@ def test_an_offload_degrades_when_somebody_has_to_look(hold: str, reason: str) -
     assert (check.status, check.reason.partition(":")[0]) == ("degraded" if reason else "ok", reason)
 
 
+@pytest.mark.parametrize(
+    ("held", "lost", "reason"),
+    [
+        (
+            3,
+            2,
+            "the bytes of 2 stubs are not in the cloud any more: blobedge queue ls --failure copy-lost; "
+            "1 more blob is held",
+        ),
+        (1, 1, "the bytes of 1 stub are not in the cloud any more: blobedge queue ls --failure copy-lost"),
+        (1, 0, "1 blob is held: blobedge queue ls --hold operator,poison"),
+    ],
+)
+def test_an_offload_tells_of_lost_bytes_first(held: int, lost: int, reason: str) -> None:
+    totals = [{"residency": "remote", "hold": "operator", "blobs": held, "bytes": 700}]
+    document = {"configured": True, "socket": "/run/queue.sock", "state": "running", "totals": totals}
+    found = document | {"failed_rows": {"operator": 9} | ({"copy-lost": lost} if lost else {})}
+    assert checks.report(ReportSnapshot("offload", 100.0, found), now=101.0).reason == reason
+
+
 @pytest.mark.parametrize("stuck", [False, True])
 def test_an_offload_degrades_when_a_disk_fills_up_and_nothing_may_leave_it(stuck: bool) -> None:
     eviction = {"disks": [{"of": ["plant7"], "mode": "evict", "stuck": stuck}]}

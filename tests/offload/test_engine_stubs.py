@@ -8,8 +8,8 @@ from azure.core.exceptions import HttpResponseError
 
 from agent.offload.cloud import Cloud
 from agent.offload.identity import identity
-from agent.offload.reconcile.verdict import COPY_LOST
 from agent.offload.source import source_of
+from agent.offload.states import COPY_LOST
 from agent.offload.transport import Errand
 from agent.offload.upload import Guard, upload
 from dataplane.blobapi.model import BlobProperties, Remote
@@ -188,6 +188,9 @@ def test_cloud_wins_puts_theirs_here_and_deletes_what_they_deleted(cloud_port: i
         before = blobs.upload_blob("changed", b"ours again", overwrite=True).get_blob_properties()
         blobs.upload_blob("deleted", b"ours again", overwrite=True)
         node.until(lambda report: report["conflicts"] == {"cloud-wins": 2})
+        (told,) = (line for line in node.service.log.read_text().splitlines() if "somebody deleted" in line)
+        assert "WARNING" in told.upper()
+        assert "10 bytes, is gone" in told
         assert node.in_cloud("cloud-wins") == {"changed": b"this is theirs"}
         assert list(blobs.list_blob_names()) == ["changed"]
         after = blobs.get_blob_client("changed").get_blob_properties()

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from agent.offload.acts import Act
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
+from agent.offload.queries import Filter
 from agent.offload.recall.news import QueueNews
 from agent.offload.recall.shelf import Key
-from agent.offload.states import Hold, Residency
+from agent.offload.rows import Failure
+from agent.offload.states import COPY_LOST, Hold, Residency
 
 from .database_support import NOW, change, copy, only, seen
 
@@ -26,6 +29,24 @@ async def test_a_copy_that_is_missing_holds_its_stub_until_bytes_come(tmp_path: 
         assert (only(queue).residency, only(queue).hold) == (Residency.REMOTE, Hold.OPERATOR)
         await news.arrived(KEY)
         assert (only(queue).residency, only(queue).hold) == (Residency.COPIED, Hold.NONE)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("compared", [False, True])
+async def test_the_alarm_of_a_missing_copy_outlives_readers_and_retries(tmp_path: Path, compared: bool) -> None:
+    """It tells of lost bytes: only their arrival, or a comparison that finds the copy, takes it back."""
+    with Queue(tmp_path / "queue.db") as queue:
+        queue.ingest("s", 1, [change("b")])
+        queue.stubbed(only(queue), seen("e1"), copy("e1"))
+        if compared:
+            queue.failed(only(queue), Failure(COPY_LOST, "how to bring it back", Hold.OPERATOR))
+        await QueueNews(AsyncQueue(queue)).missing(KEY, "404 BlobNotFound")
+        row = only(queue)
+        assert (row.hold, row.failure) == (Hold.OPERATOR, COPY_LOST)
+        assert row.error == ("how to bring it back" if compared else "404 BlobNotFound")
+        for act in (Act.RETRY, Act.RELEASE):
+            assert queue.act(act, Filter(holds=frozenset({Hold.OPERATOR}))).rows == 0
+        assert only(queue) == row
 
 
 @pytest.mark.trio

@@ -15,9 +15,9 @@ from agent.offload.opening import DamagedDatabase
 from agent.offload.reconcile import listed, mountside
 from agent.offload.reconcile.course import Wish
 from agent.offload.reconcile.reconciler import REFUSALS_MAX, UNDER_WAY, Busy
-from agent.offload.reconcile.verdict import COPY_LOST, DIFFERENCES, Kind
+from agent.offload.reconcile.verdict import DIFFERENCES, Kind
 from agent.offload.rows import Adopted, Copy, Row, Seen
-from agent.offload.states import Hold, Residency
+from agent.offload.states import COPY_LOST, Hold, Residency
 from agent.offload.transport import Errand
 from dataplane.blobapi.model import AccessTier, BlobProperties, BlobState
 from dataplane.store.store import BlobRef
@@ -124,6 +124,26 @@ async def test_what_the_cloud_lost_or_has_otherwise_is_sent_again(node: Node) ->
     row = node.row("replaced")
     assert row is not None
     assert row.cloud_etag == ""  # the conflict policy meets it
+
+
+@pytest.mark.parametrize("metadata", [{}, {"by": "them"}, {"blobedge_etag": "0x1", "blobedge_node": "edge-9/ab"}])
+async def test_a_copy_that_others_wrote_and_that_was_read_here_is_in_step(node: Node, metadata: dict[str, str]) -> None:
+    """cloud-wins takes such a copy over, a repair the one that a person put back; then a recall brought its bytes."""
+    node.put("a")
+    node.send("a")
+    node.cloud.upload_blob("a", b"bytes", overwrite=True, metadata=metadata)
+    row = node.row("a")
+    assert row is not None
+    theirs = node.cloud.get_blob_client("a").get_blob_properties().etag.strip('"')
+    copy = Copy(row.copied_etag, theirs, row.cloud_container, row.cloud_name, row.copied_at)
+    seen = Seen(row.etag, row.size, row.modified_ns)
+    assert node.queue.queue.adopt([Adopted(ACCOUNT, HERE, "a", Residency.COPIED, seen, copy, row.revision)])
+    before = node.rows()
+    done = await node.reconcile(repair=True)
+    assert dict(done.found) == {Kind.IN_STEP: 1}
+    assert node.rows() == before
+    node.cloud.upload_blob("a", b"other", overwrite=True, metadata=metadata)
+    assert dict((await node.reconcile()).found) == {Kind.OTHER_CONTENT: 1}
 
 
 async def test_tags_that_nobody_told_of_are_sent(node: Node) -> None:

@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from agent.commands import reconcile as command
+from agent.commands.reconcile import THE_CLOUD
 from agent.offload.client import QueueClient
+from agent.offload.reconcile import reconciler
 from tests.observability.service import CHECKOUT
 from tests.offload.azurite import Exchange
 from tests.offload.engine_support import SECONDS_MAX, Edge, edge
@@ -103,6 +108,7 @@ def test_a_database_that_is_deleted_is_made_again_while_it_serves(cloud_port: in
         node.service.signal(signal.SIGKILL, "sidecar")
         assert container.download_blob("a").readall() == BLOBS["a"]  # meanwhile
         node.until(lambda report: report["scan"]["at"] > made)
+        assert node.service.log.read_text().count("queue.db was not there") == 1  # and not when the node was new
         after = {row["name"]: (row["residency"], row["etag"], row["cloud_etag"]) for row in node.rows()}
         assert after == before
         assert node.proxy.count("^PUT") == puts
@@ -142,3 +148,37 @@ def told(properties: Any) -> tuple[Any, ...]:
         properties.etag, properties.last_modified, properties.size, properties.metadata,
         properties.content_settings, properties.tag_count, properties.blob_tier,
     )  # fmt: skip
+
+
+def outcome(**more: Any) -> dict[str, Any]:
+    """What the service says of a reconciliation that found nothing."""
+    wish = {"repair": False, "restore": False}
+    return {
+        "wish": wish, "found": {}, "mended": {}, "examples": {}, "notes": [], "failed": {}, "left": 0, "blobs": 0,
+        "listed": 0, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("done", "last"),
+    [
+        (outcome(found={"in-step": 2}, blobs=2, listed=2), "2 blobs here, 2 in the cloud: nothing differs"),
+        (outcome(failed={THE_CLOUD: "the SAS expired"}), "not compared: the SAS expired"),
+        (
+            outcome(failed={THE_CLOUD: "the SAS expired"}, found={"in-step": 1}),
+            "not compared to the end: the SAS expired",
+        ),
+        (outcome(failed={"acct": "OSError: 5"}), "0 blobs here, 0 in the cloud: nothing was compared"),
+        (
+            outcome(wish={"repair": True, "restore": True}, found={"stranger": 1, "copy-without-blob": 2},
+                    mended={"copy-without-blob": 2}, listed=3),
+            "0 blobs here, 3 in the cloud: nothing differs any more; 1 copy that this node did not write was left out: "
+            "--restore --node NAME brings those of a node, --restore --node '*' all",
+        ),
+        (outcome(found={"stranger": 1}, listed=1), "0 blobs here, 1 in the cloud: nothing differs"),
+    ],
+)  # fmt: skip
+def test_the_last_line_says_what_is_known(done: dict[str, Any], last: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert THE_CLOUD == reconciler.THE_CLOUD
+    command._print(done)
+    assert capsys.readouterr().out.splitlines()[-1] == last

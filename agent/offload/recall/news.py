@@ -1,7 +1,8 @@
 """What the queue hears of recalls.
 
 Bytes that came back count as read now. The worker's own note of a read comes seconds later, and `blobedge recall` reads
-nothing: without this, a rule that evicts by age would take them away at once.
+nothing: without this, a rule that evicts by age would take them away at once. A copy that a reader did not find is the
+alarm that a comparison gives, and no other: it stays until the bytes are there again.
 """
 
 import time
@@ -9,10 +10,9 @@ from typing import Final, Protocol
 
 from agent.offload.asyncqueue import AsyncQueue
 from agent.offload.database import Queue
-from agent.offload.failures import Kind
 from agent.offload.recall.shelf import Key
 from agent.offload.rows import Failure, Read
-from agent.offload.states import Hold, Residency
+from agent.offload.states import COPY_LOST, Hold, Residency
 
 
 class News(Protocol):
@@ -44,11 +44,13 @@ class QueueNews:
         await self._queue(came)
 
     async def missing(self, key: Key, text: str) -> None:
-        failure = Failure(Kind.OPERATOR, text, Hold.OPERATOR)
+        failure = Failure(COPY_LOST, text, Hold.OPERATOR)
 
         def held(queue: Queue) -> None:
             row = queue.find(key.account, key.container, key.name)
-            if row is not None and (row.residency, row.etag) == (Residency.REMOTE, key.etag):
-                queue.failed(row, failure)  # another version has bytes of its own
+            if row is None or (row.residency, row.etag) != (Residency.REMOTE, key.etag):
+                return  # another version has bytes of its own
+            if row.failure != COPY_LOST:  # else a comparison has said it, and what to do
+                queue.failed(row, failure)
 
         await self._queue(held)

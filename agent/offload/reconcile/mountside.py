@@ -16,10 +16,10 @@ from agent.offload.database import Queue
 from agent.offload.look import storable
 from agent.offload.reconcile.ledger import LocalName, Name
 from agent.offload.reconcile.listed import Entry
-from agent.offload.reconcile.verdict import COPY_LOST, Here, Kind, of_blob
+from agent.offload.reconcile.verdict import Here, Kind, of_blob
 from agent.offload.rows import Adopted, Change, Copy, Failure, Row, Seen, Wandered
 from agent.offload.rules import Decision, Rules, Subject, decide
-from agent.offload.states import Hold, Residency
+from agent.offload.states import COPY_LOST, Hold, Residency
 from agent.offload.transport import Errand
 from dataplane.blobapi.model import LOST, BlobState
 from dataplane.store.store import BlobRef, Store

@@ -3,6 +3,7 @@
     here            the cloud, at its place        the row says            word
     the bytes       this version                   so                      in-step
     the bytes       this version                   nothing, or else        unrecorded      the row is made so
+    the bytes       what somebody else wrote       it is the copy          in-step         a recall brought it here
     the bytes       nothing, or another version    it waits to be sent     waiting
     the bytes       nothing, or another version    nothing, or else        to-send         it is queued
     the bytes       what we sent, other tags       so                      to-send         it is queued; no ETag tells
@@ -27,8 +28,10 @@
     -               ours, of no rule of today      -                       unplaced
 
 A copy is this version when it has our ETag of it and everything else that an upload verifies (verify.difference): by
-the same function, so that nobody finds something in step that the uploader would send. What was sent after the cloud
-was listed is not judged by that listing.
+the same function, so that nobody finds something in step that the uploader would send. A copy that we did not write has
+nothing of ours to compare: cloud-wins took it over, or a person put it back. Where the row names that very version of
+the cloud as the copy of what is here, it is: a recall verified the bytes against it. What was sent after the cloud was
+listed is not judged by that listing.
 """
 
 from enum import StrEnum
@@ -36,12 +39,11 @@ from typing import Final, NamedTuple
 
 from agent.offload.reconcile.listed import Entry
 from agent.offload.rows import Row
-from agent.offload.states import Hold, Residency
+from agent.offload.states import COPY_LOST, Hold, Residency
 from agent.offload.verify import ETAG, NODE, difference, wanted
 from dataplane.blobapi.model import LOST, BlobState, Remote
 
 ANY_NODE: Final = "*"
-COPY_LOST: Final = "copy-lost"  # the failure of a row whose stub has no copy
 
 
 class Kind(StrEnum):
@@ -96,7 +98,7 @@ def of_blob(here: Here, row: Row | None, entry: Entry | None, listed_since: int,
     if row is None:
         return Kind.TO_SEND
     if row.residency is Residency.COPIED and row.etag == etag == row.copied_etag:
-        if recent:
+        if recent or (entry is not None and _is_taken_over(here, row, entry)):
             return Kind.IN_STEP
         if entry is not None and _is_extra(here, row, entry):
             return Kind.TO_SEND
@@ -144,6 +146,12 @@ def _is_extra(here: Here, row: Row, entry: Entry) -> bool:
     this ETag, and is another all the same."""
     etag = here.state.properties.etag
     return entry.etag == row.cloud_etag and entry.seen.ours(ETAG) == etag and not is_version(here, entry)
+
+
+def _is_taken_over(here: Here, row: Row, entry: Entry) -> bool:
+    """Whether the copy that the row names was written by somebody else, and is as it was then."""
+    theirs = entry.seen.ours(ETAG) != here.state.properties.etag
+    return theirs and entry.etag == row.cloud_etag and entry.facts.size == here.state.size
 
 
 def has_bytes(entry: Entry, remote: Remote) -> bool:
