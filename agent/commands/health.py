@@ -23,7 +23,10 @@ def health(
     admin: Annotated[str | None, typer.Option(metavar="ADDR", help="unix:/PATH or http://HOST:PORT.")] = None,
     token_file: Annotated[str | None, typer.Option(metavar="FILE", help="The token of an http address.")] = None,
 ) -> None:
-    """Say how the running service is: exit 0 ok, 1 degraded, 2 failing or not reachable."""
+    """Say how the running service is.
+
+    Exit codes: 0 ok, 1 degraded, 2 failing or not reachable.
+    """
     import json
 
     from agent.observability import client

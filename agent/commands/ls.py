@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_blobs(
-    place: Annotated[str, typer.Argument(metavar="ACCOUNT[/CONTAINER[/PREFIX]]", help="What to list.")],
+    place: Annotated[str, typer.Argument(metavar="ACCOUNT[/CONTAINER[/PREFIX]]", hidden=True)],  # as residency.Places
     long: Annotated[
         bool, typer.Option("--long", "-l", help="Where the bytes are, size, dates, since when unprotected, the copy.")
     ] = False,

@@ -21,7 +21,8 @@ from agent.problems import OperatorError
 EXIT_HELD: Final = 1
 DRAIN_POLL_SECONDS: Final = 0.5
 LIST_ROWS: Final = 50
-_HELD: Final = ("operator", "poison")
+_DOWN: Final = "the link to the cloud is down"
+_OFFLINE: Final = "offline"
 _TRIED_AGAIN: Final = ("now", "later", "mount", "bug")  # classes of failures that wait for their next try
 
 Residencies = Annotated[
@@ -81,9 +82,7 @@ def list_rows(
 
 @queue.command()
 def show(
-    blob: Annotated[
-        str | None, typer.Argument(metavar="[ACCOUNT/CONTAINER/NAME]", help="Without it: all in sum.")
-    ] = None,
+    blob: Annotated[str | None, typer.Argument(metavar="[ACCOUNT/CONTAINER/NAME]", hidden=True)] = None,
     as_json: Json = False,
     admin: Admin = None,
     token_file: TokenFile = None,
@@ -215,6 +214,7 @@ def drain(
     What waits for its rule's time (idle, age) is told and not hurried.
     """
     end = None if seconds is None else time.monotonic() + seconds
+    offline = False
     with running_queue(admin, token_file) as found, _bar(as_json) as progress:
         while True:
             status = found.get("/queue/status")
@@ -224,18 +224,29 @@ def drain(
                 raise OperatorError("the queue is paused: `blobedge queue resume` goes on")
             if not left or (end is not None and time.monotonic() >= end):
                 break
+            was, offline = offline, status["link"]["state"] == _OFFLINE
+            if offline and not was:
+                typer.echo(f"blobedge: {_DOWN}: waiting for it", err=True)
             time.sleep(DRAIN_POLL_SECONDS)
-    held, later = _sum(status, *_HELD), _later(status)
+    held, later = _sum(status, *queue_print.HELD), _later(status)
     if as_json:
         print(json.dumps({"left": left, "held": held, "later": later, **status}, indent=1))
     else:
-        said = ["drained" if not left else queue_print.blobs(left, "is not sent yet", "are not sent yet")]
-        said += (
-            [f"{held:,} {'is' if held == 1 else 'are'} held: blobedge queue ls --hold operator,poison"] if held else []
-        )
-        said += [f"{later:,} {'waits' if later == 1 else 'wait'} for the time of a rule"] if later else []
-        print("; ".join(said))
+        print(_drained(left, held, later, offline=status["link"]["state"] == _OFFLINE))
     raise typer.Exit(EXIT_HELD if left or held else 0)
+
+
+def _drained(left: int, held: int, later: int, *, offline: bool) -> str:
+    """How `drain` ended: `drained` only when nothing is left that was due, and nothing is held."""
+    if left:
+        said = [queue_print.blobs(left, "is not sent yet", "are not sent yet") + (f": {_DOWN}" if offline else "")]
+    else:
+        said = [] if held else ["drained"]
+    if held:
+        said.append(f"{queue_print.blobs(held, 'is held', 'are held')}: blobedge queue ls --hold operator,poison")
+    if later:
+        said.append(queue_print.blobs(later, "waits for the time of a rule", "wait for the time of a rule"))
+    return "; ".join(said)
 
 
 def _left(status: dict[str, Any]) -> int:

@@ -11,6 +11,8 @@ from typing import Any, Final
 from agent.commands.terminal import counted, shown
 from agent.offload.amounts import NANOSECONDS, size_text, span_text
 
+RUNNING: Final = "running"  # the state of a queue that sends
+HELD: Final = ("operator", "poison")  # until a person mends something
 _ROW: Final = "{:9}  {:8}  {:>10}  {:20}  {:>5}  {}"
 _FIELD: Final = "{:13} {}"
 _WHERE: Final = {
@@ -34,7 +36,8 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
         return
     print(_ROW.format("residency", "hold", "size", "changed", "tries", "blob"))
     for row in rows:
-        cells = row["residency"], row["hold"], size_text(row["size"]), when(row["changed_at"]), row["attempts"]
+        size = size_text(row["size"]) if row["etag"] else "-"  # not looked at yet
+        cells = row["residency"], row["hold"], size, when(row["changed_at"]), row["attempts"]
         print(_ROW.format(*cells, _name(row)))
         if why := _why(row):
             print(f"    {why}")
@@ -64,15 +67,17 @@ def print_blob(row: dict[str, Any]) -> None:
 def print_summary(status: dict[str, Any]) -> None:
     """How the whole queue is."""
     link, uploads = status["link"], status["uploads"]
-    print(f"state        {status['state']}")
+    print(f"state        {_state_text(status)}")
     print(f"link         {link['state']} for {span_text(link['seconds'])}")
     print(f"uploads      {uploads['under_way']} under way, {uploads['width']} of {uploads['most']} allowed now")
-    print(
-        f"unprotected  {counted(status['unprotected_blobs'], 'blob')}, {size_text(status['unprotected_bytes'])} known"
-    )
-    if status["unprotected_blobs"]:
-        forecast = "not known yet" if status["drain_seconds"] is None else f"about {span_text(status['drain_seconds'])}"
-        print(f"oldest       {span_text(status['oldest_unprotected_seconds'])}; drained in {forecast}")
+    unprotected = counted(status["unprotected_blobs"], "blob")
+    if not status["unprotected_blobs"]:
+        print(f"unprotected  {unprotected}")
+    else:  # the bytes of those that were not looked at yet are not known
+        print(f"unprotected  {unprotected}, at least {size_text(status['unprotected_bytes'])}")
+        print(f"oldest       changed {span_text(status['oldest_unprotected_seconds'])} ago")
+        if status["drain_seconds"] is not None:
+            print(f"forecast     all that is due is sent in about {span_text(status['drain_seconds'])}")
     speed = size_text(int(status["bytes_per_second"]))
     print(f"sent         {size_text(status['sent_bytes'])} since the sidecar's start, {speed}/s")
     for each in status["totals"]:
@@ -83,10 +88,18 @@ def print_summary(status: dict[str, Any]) -> None:
     for name, text in status["blocked"].items():
         print(f"blocked      {shown(name)}: {shown(text)}")
     if status["last_failure"]:
-        print(f"last failure {shown(status['last_failure']['text'])}")
+        at = when(int(status["last_failure"]["at"] * NANOSECONDS))
+        print(f"last failure {at}: {shown(status['last_failure']['text'])}")
     print(f"scan         {_scan_text(status['scan'])}")
     if status["scan"]["problem"]:
         print(f"scan         {shown(status['scan']['problem'])}")
+
+
+def _state_text(status: dict[str, Any]) -> str:
+    """The state, and whether all that is to be sent waits for a person."""
+    due = {each["hold"] for each in status["totals"] if each["residency"] in ("queued", "going") and each["blobs"]}
+    held = status["state"] == RUNNING and due and due <= set(HELD)
+    return f"{status['state']}, but all that is to go is held for you" if held else shown(status["state"])
 
 
 def residency_lines(report: dict[str, Any]) -> list[str]:

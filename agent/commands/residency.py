@@ -39,7 +39,8 @@ _NOT_KNOWN: Final = {
     "queued": "the queue has not found it yet: `blobedge queue scan` has it look now",
 }
 
-Places = Annotated[list[str], typer.Argument(metavar="ACCOUNT/CONTAINER[/PREFIX]", help="Which blobs; in this order.")]
+#: The usage line has it; hidden from below, where Typer shows a Python type beside it.
+Places = Annotated[list[str], typer.Argument(metavar="ACCOUNT/CONTAINER[/PREFIX]", hidden=True)]
 Whole = Annotated[bool, typer.Option("--all", help="An ACCOUNT alone means all that it has.")]
 
 

@@ -1,6 +1,7 @@
 """The whole way: what is written here, through the endpoint or by another program, is in the cloud as it is here."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -103,7 +104,10 @@ def test_a_refused_credential_is_held_for_the_operator_who_mends_it(cloud_port: 
         assert "w (write)" in row["error"]
         assert "sig=" not in row["error"]
         ran = node.queue("drain")
-        assert (ran.returncode, ran.stdout) == (1, "drained; 1 is held: blobedge queue ls --hold operator,poison\n")
+        assert (ran.returncode, ran.stdout) == (1, "1 blob is held: blobedge queue ls --hold operator,poison\n")
+        shown = node.queue("show").stdout
+        assert "state        running, but all that is to go is held for you\n" in shown
+        assert re.search(r"^last failure 20\d\d-\S+ \S+Z: ", shown, re.MULTILINE)
         node.credential.write_text(sas("rwdlct"))
         assert node.queue("retry", "--hold", "operator").returncode == 0
         node.until_in_cloud("refused", {"one": b"1"})

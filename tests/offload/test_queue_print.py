@@ -27,6 +27,11 @@ def test_a_listing_fits_80_columns_and_has_the_reason_whole_below_its_row(capsys
     assert lines[1].endswith("acct/data/a/1")
 
 
+def test_a_size_that_nobody_looked_at_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+    queue_print.print_rows([document(ROW._replace(etag="", size=0))])
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["queued", "operator", "-"]
+
+
 def test_a_blob_is_told_without_the_fields_of_the_database(capsys: pytest.CaptureFixture[str]) -> None:
     queue_print.print_blob(document(ROW))
     out = capsys.readouterr().out

@@ -183,6 +183,9 @@ def test_what_the_cloud_lacks_stays_and_offline_nothing_comes(node: Edge) -> Non
     ran = node.run("prefetch", "acct/stays")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == "blobedge: the link is down, so nothing is on its way: try again when it is back\n"
+    ran = node.queue("drain", "--timeout", "1")
+    assert (ran.returncode, ran.stdout) == (1, "1 blob is not sent yet: the link to the cloud is down\n")
+    assert ran.stderr == "blobedge: the link to the cloud is down: waiting for it\n"
     entry = listed(node, "acct/stays")["new"]
     assert entry["residency"] == "queued"
     assert time.time() - entry["unprotected_since"] / 1e9 < 2 * SECONDS_MAX
