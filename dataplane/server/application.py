@@ -181,7 +181,7 @@ class Application:
             handler = self._handlers[spec.operation]
             low_space = self._node.low_space
             if low_space is not None and spec.operation in NEEDS_SPACE:
-                await trace.queued(low_space.check(account, request.resource.container))
+                await trace.queued(low_space.check(account, request.resource.container, body.length or 0))
             quick = (
                 account.store.local() and SOURCE_HEADER not in request.headers
             )  # a copy's source may be on any mount

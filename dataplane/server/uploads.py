@@ -1,10 +1,12 @@
 """Receive the content of a blob or a block: small ones in memory, large ones into a staged file, checksums on the way.
 
 A large body holds two pieces of memory whatever its length: a data thread hashes and writes one while the socket fills
-the other. Nothing is kept of a body that turns out too long, incomplete or wrong.
+the other. One that meets a full disk waits a while for room, if the node can make some. Nothing is kept of a body that
+turns out too long, incomplete or wrong.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.structured import StructuredDecoder
 from dataplane.server.call import Call
 from dataplane.server.diskpool import Kept
+from dataplane.store.errors import NoSpace
 from dataplane.store.staging import StagedFile
 
 _LARGE_SINCE = "2019-12-12"
@@ -66,6 +69,8 @@ class Receiver:
         self._bytes_max = bytes_max
         self._digest = BodyDigest(request.headers, call.version, purpose)
         self._decoder: StructuredDecoder | None = None
+        self._size = 0  # of the content so far
+        self._unwritten: deque[bytes | memoryview] = deque()
         self.length = request.content_length
         if structured.wanted(request.headers):
             self.length = structured.content_length(request.headers)
@@ -104,7 +109,7 @@ class Receiver:
         try:
             staged = await self._call.blocking(staging)
             async for piece in self._call.body.chunks():
-                await self._call.blocking(self._take, staged, piece)
+                await self._write(staged, piece)
             self._finish()
         except asyncio.CancelledError:
             if staging.value is not None:
@@ -116,13 +121,35 @@ class Receiver:
             raise
         return staged
 
+    async def _write(self, staged: StagedFile, piece: bytes | memoryview) -> None:
+        low_space = self._call.node.low_space
+        try:
+            await self._call.blocking(self._take, staged, piece)
+        except NoSpace:
+            if low_space is None:
+                raise  # nobody makes room
+            await low_space.patiently(lambda: self._call.blocking(self._write_rest, staged))
+
     def _take(self, staged: StagedFile, piece: bytes | memoryview) -> None:
         contents: Iterable[bytes | memoryview] = (piece,) if self._decoder is None else self._decoder.feed(piece)
         for content in contents:
-            if staged.size + len(content) > self._bytes_max:
+            self._size += len(content)
+            if self._size > self._bytes_max:
                 raise _too_large(self._bytes_max)
             self._digest.update(content)
-            staged.write(content)
+            self._unwritten.append(content)
+        self._write_rest(staged)
+
+    def _write_rest(self, staged: StagedFile) -> None:
+        """What the last piece has left. After NoSpace it goes on where that stopped."""
+        while self._unwritten:
+            content, before = self._unwritten[0], staged.size
+            try:
+                staged.write(content)
+            except NoSpace:
+                self._unwritten[0] = memoryview(content)[staged.size - before :]
+                raise
+            self._unwritten.popleft()
 
     def _finish(self) -> None:
         if self._decoder is not None:
