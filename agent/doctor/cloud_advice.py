@@ -36,7 +36,7 @@ _MENDS: Final[Mapping[tuple[Step, str], str]] = {
         "authorisation",
         "key refused",
     ): "write the account's present key into the file: this one was rotated, or is another's",
-    ("authorisation", "sas expired"): "write a new SAS into [cloud] sas_file (docs/runbooks/auth-failures.md)",
+    ("authorisation", "sas expired"): "write a new SAS into [cloud] sas_file (docs/runbooks/cloud-credential.md)",
     ("authorisation", "sas not yet valid"): "check the clock (date -u); make the SAS without st",
     ("authorisation", "AuthenticationFailed"): "make a new SAS: its key was rotated, or the text was cut or changed",
     (
