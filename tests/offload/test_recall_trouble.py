@@ -252,9 +252,11 @@ class Tight(Shelf):
     """A mount that has little room left."""
 
     free_bytes = 0
+    looks = 0
 
     async def make(self, key: Key) -> Space:
         space = await super().make(key)
+        Tight.looks += 1
         space.free_bytes = self.free_bytes
         return space
 
@@ -333,7 +335,7 @@ async def test_damage_is_found_in_windows_too(world: World, tmp_path: Path) -> N
 @pytest.mark.trio
 async def test_no_room_at_all_is_said(world: World, tmp_path: Path) -> None:
     Tight.free_bytes = MIB
-    async with running(world.cloud, tmp_path, shelf=Tight, spare_bytes=0) as made:
+    async with running(world.cloud, tmp_path, shelf=Tight, spare_bytes=0, room_seconds=0) as made:
         key = stub(made, world, "full", b"x" * 3 * MIB)
         assert await why(made, key, 0, 3 * MIB) == "space"
         with pytest.raises(NotComing) as raised:
@@ -347,7 +349,7 @@ async def test_room_is_promised_once(world: World, tmp_path: Path) -> None:
     """Two blobs that fit one at a time do not fill the disk together."""
     Tight.free_bytes = 3 * MIB
     reached, token = trio.Event(), trio.lowlevel.current_trio_token()
-    async with running(world.cloud, tmp_path, shelf=Tight, spare_bytes=0) as made:
+    async with running(world.cloud, tmp_path, shelf=Tight, spare_bytes=0, room_seconds=0) as made:
         one, two = (stub(made, world, name, os.urandom(2 * MIB)) for name in ("one", "two"))
         async with trio.open_nursery() as nursery:
             with held(world, lambda: token.run_sync_soon(reached.set)):
@@ -355,6 +357,36 @@ async def test_room_is_promised_once(world: World, tmp_path: Path) -> None:
                 await reached.wait()
                 assert await why(made, two, 0, 2 * MIB) == "space"
         assert not made.is_stub(one)
+
+
+@pytest.mark.trio
+async def test_who_finds_no_room_waits_until_some_is_made(world: World, tmp_path: Path) -> None:
+    Tight.free_bytes, Tight.looks = MIB, 0
+    data = os.urandom(3 * MIB)
+    async with running(world.cloud, tmp_path, shelf=Tight, spare_bytes=0) as made:
+        key = stub(made, world, "patience", data)
+
+        async def evict() -> None:
+            await eventually(lambda: Tight.looks > 0)
+            Tight.free_bytes = 4 * MIB
+
+        async with trio.open_nursery() as nursery, Worker(made.socket_path) as worker:
+            nursery.start_soon(evict)
+            assert await worker.read(key, 0, len(data)) == data
+        assert Tight.looks > 1
+        await eventually(lambda: not made.is_stub(key))
+
+
+@pytest.mark.trio
+async def test_a_wait_in_vain_spares_the_next_ones(world: World, tmp_path: Path) -> None:
+    Tight.free_bytes, Tight.looks = MIB, 0
+    async with running(world.cloud, tmp_path, shelf=Tight, spare_bytes=0, room_seconds=0.1) as made:
+        one, two = (stub(made, world, name, b"x" * 3 * MIB) for name in ("one", "two"))
+        assert await why(made, one, 0, 3 * MIB) == "space"
+        looks = Tight.looks
+        assert looks > 1
+        assert await why(made, two, 0, 3 * MIB) == "space"
+        assert Tight.looks == looks + 1
 
 
 # --- what stays behind -------------------------------------------------------------------------------------------

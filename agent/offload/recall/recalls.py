@@ -42,6 +42,8 @@ IDLE_SECONDS: Final = 300.0
 REFUSED_SECONDS: Final = 5.0  # what was missing or archived is not asked for again
 REFUSED_COUNT_MAX: Final = 1000
 SWAPS_COUNT_MAX: Final = 2  # at a time: each syncs a file, on a thread of its account
+ROOM_SECONDS: Final = 10.0  # as long as a write waits (dataplane.server.lowspace)
+ROOM_LOOK_SECONDS: Final = 0.5  # between two looks for room
 SWEEP_SECONDS: Final = 1.0
 STEP_BYTES_MAX: Final = 1 << 20  # a reader hears of progress by so much at least, but for the first bytes
 STEP_SECONDS: Final = 0.05  # or after so long
@@ -86,8 +88,10 @@ class Recalls:
         fetcher: Fetcher | None = None,
         spare_bytes: int = SPARE_BYTES,
         idle_seconds: float = IDLE_SECONDS,
+        room_seconds: float = ROOM_SECONDS,
     ) -> None:
-        """`keep`: whether what is recalled of an account's container may stay, as its disk is now."""
+        """`keep`: whether what is recalled of an account's container may stay, as its disk is now. `room_seconds`: how
+        long what has no room waits for eviction to make some."""
         self.counters: Final = Counters()
         self._shelf: Final = shelf
         self._watch: Final = watch
@@ -96,6 +100,8 @@ class Recalls:
         self._fetcher: Final = fetcher or Fetcher(cloud)
         self._spare_bytes: Final = spare_bytes
         self._idle_seconds: Final = idle_seconds
+        self._room_seconds: Final = room_seconds
+        self._no_room_until: dict[int, float] = {}  # of a device that somebody waited for in vain, monotonic
         self._kept: dict[Key, Recall] = {}
         self._windows: dict[tuple[Key, int, int], Recall] = {}
         self._done: list[Recall] = []  # to be closed when their readers have gone
@@ -270,13 +276,7 @@ class Recalls:
             raise not_coming("changed")
         if want.offset + want.length > remote.size:
             raise RecallError("a Want beyond the blob's end")
-        space = await self._shelf.make(key)
-        spare = min(self._spare_bytes, space.total_bytes // SPARE_SHARE)
-        room = space.free_bytes - spare - self._promised(space.device)
-        kept = remote.size <= room and (must_keep or self._keep(key.account, key.container))
-        if not kept and (must_keep or want.length > room):
-            self._later(space.discard)
-            raise self._counted(not_coming("space"))
+        space, kept = await self._placed(key, want, remote.size, must_keep)
         low, high = (0, remote.size) if kept else (want.offset, want.offset + want.length)
         assert self._works is not None
         copy = CloudCopy(self._fetcher, remote, self._offline, self._try_failed)
@@ -288,6 +288,23 @@ class Recalls:
             self.counters.windows += 1
             self._windows[key, want.offset, want.length] = recall
         return recall
+
+    async def _placed(self, key: Key, want: Want, size: int, must_keep: bool) -> tuple[Space, bool]:
+        """A file that there is room for, and whether all of the blob may stay in it. Waits for what is evicted."""
+        until = time.monotonic() + self._room_seconds
+        while True:
+            space = await self._shelf.make(key)
+            spare = min(self._spare_bytes, space.total_bytes // SPARE_SHARE)
+            room = space.free_bytes - spare - self._promised(space.device)
+            kept = size <= room and (must_keep or self._keep(key.account, key.container))
+            if kept or (not must_keep and want.length <= room):
+                return space, kept
+            self._later(space.discard)
+            hopeless = self._no_room_until.get(space.device, 0.0) > time.monotonic()
+            if hopeless or time.monotonic() >= until:
+                self._no_room_until[space.device] = time.monotonic() + REFUSED_SECONDS
+                raise self._counted(not_coming("space"))
+            await trio.sleep(ROOM_LOOK_SECONDS)
 
     def _detach(self, recall: Recall, reader: Reader) -> None:
         recall.detach(reader)
