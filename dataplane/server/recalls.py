@@ -28,7 +28,7 @@ from dataplane.store.store import BlobRef, OpenBlob
 
 SILENCE_SECONDS_MAX: Final = 60.0  # without a byte for a reader; the link's own time-outs are shorter
 LOOKS_COUNT_MAX: Final = 4  # at a blob that is another each time
-CONNECT_SECONDS_MAX: Final = 2.0  # while the socket's queue is full, or the sidecar begins
+CONNECT_SECONDS_MAX: Final = 5.0  # while the socket's queue is full, or a sidecar begins, which takes one to three
 CONNECT_PAUSE_SECONDS: Final = 0.02
 
 _log = logging.getLogger(__name__)

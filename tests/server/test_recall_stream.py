@@ -271,7 +271,8 @@ def test_another_version_is_the_callers_to_look_at(server: LoopServer, sidecar: 
     assert wire.answer().body == b"changed"
 
 
-def test_no_sidecar(server: LoopServer, sidecar: FakeSidecar) -> None:
+def test_no_sidecar(server: LoopServer, sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recalls, "CONNECT_SECONDS_MAX", 0.1)
     sidecar.close()
     wire = server.connect()
     wire.send(get("short", 0, 11))
