@@ -117,7 +117,7 @@ class DeleteJob(BlobJob[BlobState]):
         if os.access(blocks, os.F_OK, dir_fd=self.mount.containers_fd):
             raise NotEvictable("a client has put blocks of its next version")
         try:
-            swap.take_out(self.mount, found, parent_fd, last)
+            swap.take_out(self.mount, found, parent_fd, last, self.open_parent)
         except NotSwapped as refusal:
             raise NotEvictable(str(refusal)) from None
 

@@ -14,13 +14,17 @@ leases, a program that has the file open and writes after the end does so too; w
 While they change names, the one that has none is in `.blobedge/swaps`, not with the staged files: an old one there
 would be swept. Its name begins with the seal of the file that was to go, so what a crash leaves is either that file
 as it was, or the one that never came to its place, and both may go; or a file that somebody wrote to after the crash,
-and that is kept for ever. So is what was written to a file that was in the place only until the two changed back.
+and that is kept for ever. So is what was written to a file that was in the place only until the two changed back. Where
+nothing takes the place, only the very file that was to go does go, and as it was; another one that was taken out in its
+stead is put back, or kept for ever where that cannot be.
 Rejected: link and rename alone (a file that another program renames into place meanwhile would be lost; it is what is
 done where files cannot change names), looking before only.
 """
 
+import errno
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -34,6 +38,8 @@ from dataplane.store.staging import StagedFile
 from dataplane.store.trash import list_names
 
 SWAP_SECONDS_MAX: Final = 3600  # no swap takes longer: what is older was left by a crash
+_OUT: Final = ".out"  # ends the name of what was taken out
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})  # link(2): not on this mount
 
 
 class NotSwapped(Exception):
@@ -141,23 +147,30 @@ class Swap:
         return os.stat(self._coming.name, dir_fd=self._mount.swaps_fd, follow_symlinks=False).st_ino
 
 
-def take_out(mount: Mount, going: Found, parent_fd: int, last: str) -> None:
+def take_out(
+    mount: Mount, going: Found, parent_fd: int, last: str, parent_again: Callable[[], tuple[int, str]]
+) -> None:
     """The file goes, and nothing takes its place: under the same conditions. What a crash leaves of it is in the
-    directory of swaps. Called under the blob's lock. Raises NotSwapped, StoreError."""
+    directory of swaps. `parent_again` opens its directory, made if need be, and tells its name there: somebody may
+    remove the one that it leaves empty. Called under the blob's lock. Raises NotSwapped, StoreError, and what
+    `parent_again` raises."""
     with translated("take out"):
         try:
             leased = syscalls.take_lease(going.fd)
         except BlockingIOError:
             raise NotSwapped("another program has it open for writing") from None
         try:
-            name = name_for(going.seal)
+            name = name_for(going.seal) + _OUT
             try:
                 os.rename(last, name, src_dir_fd=parent_fd, dst_dir_fd=mount.swaps_fd)
             except FileNotFoundError:
                 raise NotSwapped("it went meanwhile") from None
             status = os.stat(name, dir_fd=mount.swaps_fd, follow_symlinks=False)
             if seal_of(status) != going.seal or (leased and not syscalls.lease_unasked(going.fd)):
-                _put_back(mount.swaps_fd, name, parent_fd, last)
+                try:
+                    _put_back(mount.swaps_fd, name, parent_fd, last)
+                except FileNotFoundError:
+                    _put_back(mount.swaps_fd, name, *parent_again())
                 raise NotSwapped("another program is writing to it")
             os.unlink(name, dir_fd=mount.swaps_fd)
         finally:
@@ -166,12 +179,15 @@ def take_out(mount: Mount, going: Found, parent_fd: int, last: str) -> None:
 
 
 def _put_back(swaps_fd: int, name: str, fd: int, last: str) -> None:
-    """Into its place, unless another program has put a file of its own there since: then it is kept."""
+    """Into its place, unless another program has put a file of its own there since: then it is kept, and so it is when
+    this fails. Raises OSError."""
     try:
         os.link(name, last, src_dir_fd=swaps_fd, dst_dir_fd=fd, follow_symlinks=False)
     except FileExistsError:
         return
-    except OSError:  # no links there
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
         os.rename(name, last, src_dir_fd=swaps_fd, dst_dir_fd=fd)
         return
     os.unlink(name, dir_fd=swaps_fd)
@@ -200,6 +216,8 @@ def sweep(mount: Mount, now: float) -> None:
 
 
 def _was_written(name: str, seal: Seal) -> bool:
-    """Whether it is the file that was to go, and not as it was then."""
+    """Whether it is the file that was to go, and not as it was then; or another file, taken out in its stead."""
     inode, _, rest = name.partition(".")[0].partition("-")
+    if name.endswith(_OUT) and inode != f"{seal.inode:x}":
+        return True
     return inode == f"{seal.inode:x}" and rest != f"{seal.size:x}-{seal.mtime_ns:x}"
