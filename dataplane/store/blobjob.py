@@ -10,6 +10,7 @@ before the slow part, and again under the blob's lock only if the state has chan
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from dataplane.blobapi.dates import iso_ticks
@@ -56,10 +57,15 @@ class BlobJob(Job[T]):
 
     def went(self, old: Found, state: BlobState) -> None:
         """Called right after a file lost its name to this change. That of a stub may have another name all the same, as
-        somebody moved it at that moment, or linked it: then its copy is not free."""
+        somebody moved it at that moment, or linked it: then its copy is not free. Nor is it when the change may not be
+        on the disk as it is answered: a power cut would bring the stub back. Raises nothing, the change has happened.
+        """
         remote = state.properties.remote
-        if remote is not None and remote != LOST and not os.fstat(old.fd).st_nlink:
-            self._freed = remote.version
+        if not self.durable or remote is None or remote == LOST:
+            return
+        with suppress(OSError):
+            if not os.fstat(old.fd).st_nlink:
+                self._freed = remote.version
 
     def look(self, snapshot: str = "") -> tuple[Found | None, BlobState | None]:
         """The blob as it is now, its descriptor owned by the job; also notes where it is, or would be."""

@@ -1,5 +1,6 @@
 """A stub stands for its blob: what clients see of it does not change when its bytes go and when they come back."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -584,6 +585,37 @@ def test_a_stub_that_is_nowhere_any_more_frees_its_version(store: Store, delete_
     assert freed(store, delete_it) == written.properties.etag
     put(store, REF.name, DATA)
     assert freed(store, delete_it) == ""
+
+
+@pytest.mark.parametrize("delete_it", [False, True], ids=["overwritten", "deleted"])
+def test_a_stub_whose_end_may_not_be_on_the_disk_yet_frees_nothing(tmp_path: Path, delete_it: bool) -> None:
+    """A power cut brings it back, and it leads to the copy."""
+    store = Store(str(tmp_path), durable=False)
+    make(store)
+    put(store, REF.name, DATA)
+    evict(store)
+    assert freed(store, delete_it) == ""
+    store.close()
+
+
+def test_a_change_that_cannot_tell_whether_the_stub_has_another_name_frees_nothing(store: Store) -> None:
+    """It has happened all the same: its end is not the place to fail."""
+    make(store)
+    put(store, REF.name, DATA)
+    evict(store)
+    unlinked = False
+
+    def stale(name: str, proceed: Callable[[], Any], args: Any, kwargs: Any) -> Any:
+        nonlocal unlinked
+        if name == "fstat" and unlinked:
+            unlinked = False
+            raise OSError(errno.ESTALE, "stale")
+        unlinked |= name == "unlink"
+        return proceed()
+
+    with kernel.watched(stale):
+        assert freed(store, delete_it=True) == ""
+    assert store.stat_blob(REF) is None
 
 
 @pytest.mark.parametrize("delete_it", [False, True], ids=["overwritten", "deleted"])
