@@ -8,8 +8,9 @@ must not give way to the next one of the old name, nor to a delete, unless the s
     set      before the blob is evicted, so that no kill leaves a stub without it; where a stub was found, and of the
              blob that it was made of, if it was found under another name (a new database does not know that one)
     cleared  a worker replaced or deleted the stub, and saw that its file has no other name (FREED in its journal)
-             its bytes came back, or it could not be evicted
-             the cloud was verified to have the next version, which went there after the former one was kept (upload.py)
+             its bytes came back, or the store saw that they are all here after it could not be evicted
+             an upload had the former version kept before the next one took its place, or found nothing there; not one
+             that described the bytes that are there, or that looked before the stub was made (upload.py)
 
 A row that goes while it is `away` leaves its name in the table `astray`, and the next row of the name is `away` again:
 a blob that was moved leaves no row, and one that is written under its name must not replace the copy.

@@ -174,10 +174,10 @@ class Queue:
         with self.transaction():
             return moves.gone(self._connection, row, astray_too=astray_too)
 
-    def copied(self, row: Row, copy: Copy) -> bool:
-        """The cloud was verified to have this version."""
+    def copied(self, row: Row, copy: Copy, *, safe: bool = False) -> bool:
+        """The cloud was verified to have this version. `safe`: what it had before is needed by no stub."""
         with self.transaction():
-            return moves.copied(self._connection, row, copy)
+            return moves.copied(self._connection, row, copy, safe=safe)
 
     def stubbed(self, row: Row, seen: Seen, copy: Copy) -> bool:
         """The blob was looked at: it is a stub of a version that the cloud has. `seen.size` is of the blob's bytes."""

@@ -192,7 +192,7 @@ class Delivery:
             if is_stub:
                 queue.stubbed(row, seen, copy)
             else:
-                queue.copied(row, copy)
+                queue.copied(row, copy, safe=sent.safe)
 
         await self._queue(report)
         return True
@@ -286,10 +286,13 @@ class Delivery:
         guard = Guard(row.cloud_etag if row.copied_at else "", keeps=row.away)
         version = "" if self._is_its_own(row, decision, target) else row.copied_etag
         work = functools.partial(delete, self._cloud, target, guard, errand, node=self._node, version=version)
-        with contextlib.suppress(Conflict):  # somebody else's version is there: theirs to delete
+        theirs = False
+        try:
             async with self._gate.delete(row, target, decision.delete_fuse_percent):
                 self._tell_kept(target, await self._on_thread(work, errand))
-        await self._queue(lambda queue: queue.gone(row))
+        except Conflict:  # somebody else's version is there: theirs to delete
+            theirs = True
+        await self._queue(lambda queue: queue.gone(row, astray_too=theirs))
 
     async def _forget(self, row: Row, decision: Decision, errand: Errand) -> None:
         """A blob that is gone, and that was never sent as far as this database knows. One that was looked at may have

@@ -106,16 +106,18 @@ def gone(connection: sqlite3.Connection, row: Row, *, astray_too: bool = False) 
     return False
 
 
-def copied(connection: sqlite3.Connection, row: Row, copy: Copy) -> bool:
-    """The cloud was verified to have this version. Later changes, if any, are since then the ones that it lacks."""
-    if row.away:
+def copied(connection: sqlite3.Connection, row: Row, copy: Copy, *, safe: bool) -> bool:
+    """The cloud was verified to have this version. Later changes, if any, are since then the ones that it lacks.
+    `safe`: no stub needs what the cloud had before, as that was kept or there was none."""
+    if safe:
         astray.found_again(connection, row)
-    return _in_cloud(connection, row, Event.COPIED, copy, f", etag = :copied_etag, {_NO_FAILURE}", {})
+    also = f", etag = :copied_etag, {_NO_FAILURE}"
+    return _in_cloud(connection, row, Event.COPIED, copy, also, {}, "away = 0" if safe else "away = away")
 
 
 def stubbed(connection: sqlite3.Connection, row: Row, seen: Seen, copy: Copy) -> bool:
     """What is here is a stub of a version that the cloud has; `seen` is what the stub says of it."""
-    return _in_cloud(connection, row, Event.STUBBED, copy, f", {_SEEN}, {_NO_FAILURE}", seen._asdict())
+    return _in_cloud(connection, row, Event.STUBBED, copy, f", {_SEEN}, {_NO_FAILURE}", seen._asdict(), "away = 1")
 
 
 def evicted(connection: sqlite3.Connection, row: Row) -> bool:
@@ -143,12 +145,18 @@ def lost(connection: sqlite3.Connection, row: Row) -> bool:
 
 
 def _in_cloud(
-    connection: sqlite3.Connection, row: Row, event: Event, copy: Copy, also: str, seen: dict[str, str | int]
+    connection: sqlite3.Connection,
+    row: Row,
+    event: Event,
+    copy: Copy,
+    also: str,
+    seen: dict[str, str | int],
+    away: str,
 ) -> bool:
     """A version is in the cloud. That is kept of the blob even where the version is not the present one any more."""
     told = {**copy._asdict(), "copied_etag": copy.etag, "check": check_of(row.name, copy)}
-    values = {**told, **seen, **_names(row), "away": event is Event.STUBBED}
-    connection.execute(f"UPDATE blobs SET {_COPY}, away = :away WHERE {_BLOB}", values)
+    values = {**told, **seen, **_names(row)}
+    connection.execute(f"UPDATE blobs SET {_COPY}, {away} WHERE {_BLOB}", values)
     if _move(connection, row, event, also, values):
         return True
     connection.execute(

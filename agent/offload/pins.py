@@ -14,6 +14,7 @@ large as the database).
 import json
 import logging
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -58,7 +59,10 @@ class Pins:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError) as error:
-            log.error("%s cannot be read, so pins that a lost database had are unknown: %s", path, error)
+            aside = path.with_suffix(".unreadable")
+            with suppress(OSError):
+                path.rename(aside)  # the next pin does not write over what somebody may still mend
+            log.error("%s cannot be read, so pins that a lost database had are unknown: %s; see %s", path, error, aside)
         self._lengths: Final = {len(prefix.name) for prefix in self._acts}
 
     def note(self, prefix: Prefix, *, pinned: bool) -> None:

@@ -34,8 +34,10 @@ EVICTABLE: Final = "residency = 'copied' AND hold = '' AND pinned = 0"
 #: The row of `meta` that counts revisions.
 REVISION_KEY: Final = "revision"
 
-#: The setting that says how the mounts were last compared with the cloud: until then rows do not know what was sent.
-COMPARED_KEY: Final = "reconciled"
+#: The setting that says how mounts and cloud were last compared.
+RECONCILED_KEY: Final = "reconciled"
+#: The one that says that all of them were, and rows mended: until then a new database does not know what was sent.
+COMPARED_KEY: Final = "compared"
 
 
 def _blobs(database: "Database") -> None:
@@ -126,9 +128,15 @@ def _second(database: "Database") -> None:
 
 def _third(database: "Database") -> None:
     # 1: what the cloud has may be all that there is of a stub, wherever that is by now (astray.py). Of rows that are
-    # queued, nobody knows any more whether they were stubs.
+    # queued or to be deleted, nobody knows any more whether they were stubs: better a copy too many.
     database.table("blobs").add_column("away", int, not_null_default=0)
-    database.execute("UPDATE blobs SET away = 1 WHERE residency = 'remote'")
+    database.execute(
+        "UPDATE blobs SET away = 1 "
+        "WHERE residency = 'remote' OR (residency IN ('queued', 'going') AND copied_etag <> '')"
+    )
+    database.execute(
+        f"INSERT INTO meta SELECT 'said:{COMPARED_KEY}', value FROM meta WHERE key = 'said:{RECONCILED_KEY}'"
+    )
     # Names whose rows went while they were `away`.
     database.execute(
         "CREATE TABLE astray (container_id INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY (container_id, name)) "

@@ -80,13 +80,19 @@ class Guard:
 class Outcome:
     """A verified upload. `md5`: of the bytes; `bytes_sent`: of bodies, 0 when the cloud had it already; `kept_as`:
     where the version is now that was kept, "" for none; `replaced`: the ETag of somebody else's version that ours took
-    the place of, "" for none."""
+    the place of, "" for none; `alone`: there was nothing in its place when it was committed."""
 
     cloud_etag: str
     md5: bytes
     bytes_sent: int
     kept_as: str = ""
     replaced: str = ""
+    alone: bool = False
+
+    @property
+    def safe(self) -> bool:
+        """Whether no stub needs what was there before: it was kept, or there was nothing."""
+        return self.alone or bool(self.kept_as)
 
 
 class Conflict(CloudFailed):
@@ -171,7 +177,7 @@ class _Upload:
             condition = self._admitted(seen, condition)
         for _ in range(ROUNDS_MAX):
             try:
-                return self._verified(self._commit_version(seen, condition))
+                return self._verified(self._commit_version(seen, condition), alone=condition == ABSENT)
             except CloudFailed as failed:
                 seen = self._look_after(failed)
             if seen is not None and self._is_done(seen):
@@ -370,14 +376,14 @@ class _Upload:
         answer = self.cloud.call(request, self.errand, function)
         return str(answer.get("etag") or "").strip('"')
 
-    def _verified(self, etag: str) -> Outcome:
-        """Ask for what was committed; `etag`: as the answer said, "" when it was cut off before that. Raises
-        CloudFailed NotVerified when it is not there as it was sent."""
+    def _verified(self, etag: str, *, alone: bool) -> Outcome:
+        """Ask for what was committed; `etag`: as the answer said, "" when it was cut off before that; `alone`: where
+        nothing was. Raises CloudFailed NotVerified when it is not there as it was sent."""
         seen = self._look()
         assert self.want is not None
         if seen is None or seen.etag != (etag or seen.etag) or difference(self.want, seen):
             raise found("NotVerified", self._request("Get Blob Properties", "r"))
-        return self._outcome(seen.etag)
+        return self._outcome(seen.etag, alone=alone)
 
     def _is_done(self, seen: Seen) -> bool:
         """Whether the cloud has all of what we want, whoever's answer was lost. Reads the source when it may be."""
@@ -400,9 +406,9 @@ class _Upload:
         assert self.md5 is not None
         return wanted(self.source.size, self.md5, self.source.properties, self.target.tier, self.node, before)
 
-    def _outcome(self, etag: str) -> Outcome:
+    def _outcome(self, etag: str, *, alone: bool = False) -> Outcome:
         assert self.md5 is not None
-        return Outcome(etag, self.md5, self.errand.bytes_sent, self.kept_as, self.replaced)
+        return Outcome(etag, self.md5, self.errand.bytes_sent, self.kept_as, self.replaced, alone)
 
     def _look(self) -> Seen | None:
         return self.cloud.head(self.target.container, self.target.name, self.errand)

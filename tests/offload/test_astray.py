@@ -59,7 +59,19 @@ def test_a_change_leaves_it_away_until_the_next_version_is_sent(queue: Queue) ->
     queue.changed(only(queue), seen("v2"), turn(), NOW + 1)
     assert only(queue).away
     queue.copied(only(queue), copy("v2"))
+    assert only(queue).away  # the bytes there were described: a stub that was moved stands for them too
+    queue.copied(only(queue), copy("v2"), safe=True)
     assert not only(queue).away
+
+
+def test_an_upload_that_looked_before_the_stub_was_made_says_nothing_of_it(queue: Queue) -> None:
+    row = copied(queue)
+    queue.note([change("b", NOW + 1)])  # its tags
+    taken = only(queue)
+    queue.leaving([row])
+    assert not queue.evicted(row)
+    queue.copied(taken, copy("v1"))
+    assert only(queue).away
 
 
 @pytest.mark.parametrize(("version", "away"), [("v1", False), ("v0", True)])
@@ -81,7 +93,7 @@ def test_a_name_whose_row_went_is_away_again(tmp_path: Path, dropped: bool) -> N
         queue.note([change("other"), change("b", NOW + 2)])
         rows = {row.name: row for row in queue.rows(Filter()).rows}
         assert (rows["b"].away, rows["other"].away) == (True, False)
-        queue.copied(rows["b"], copy("v2"))
+        queue.copied(rows["b"], copy("v2"), safe=True)
         queue.gone(queue.find(*BLOB) or rows["b"], astray_too=True)
         queue.note([change("b", NOW + 3)])
         assert not (queue.find(*BLOB) or rows["b"]).away  # its copy was no stub's

@@ -14,6 +14,7 @@ PROPAGATE = NOW + 'delete = "propagate"\n'
 
 def evict(node: Edge, container: str) -> None:
     """All of it, as an operator does."""
+    eventually(lambda: {row["residency"] for row in node.rows("--container", container)} == {"copied"})
     ran = blobedge("evict", f"acct/{container}/", "--admin", node.service.admin)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert {row["residency"] for row in node.rows("--container", container)} == {"remote"}
@@ -63,6 +64,38 @@ def test_a_new_version_of_its_old_name_leaves_a_moved_stub_its_bytes(node: Edge)
     assert {"put.old", "cp.old"} <= node.in_cloud("moved-put").keys()
     for name, data in logs.items():
         assert blobs.download_blob(f"{name}.old").readall() == data
+
+
+def test_the_same_bytes_under_its_old_name_and_then_others(node: Edge) -> None:
+    """What a restore of a file that was rotated away does: its copy serves both until the next version."""
+    blobs, data = node.container("moved-same"), os.urandom(100_000)
+    blobs.upload_blob("log", data)
+    node.until_in_cloud("moved-same", {"log": data})
+    evict(node, "moved-same")
+    (node.root / "moved-same/log").rename(node.root / "moved-same/log.old")
+    blobs.upload_blob("log", data)
+    settled(node)
+    blobs.upload_blob("log", b"new", overwrite=True)
+    eventually(lambda: node.in_cloud("moved-same").get("log") == b"new")
+    assert blobs.download_blob("log.old").readall() == data
+
+
+def test_a_stub_that_is_moved_while_its_metadata_are_sent(node: Edge) -> None:
+    (data,) = stubs(node, "moved-meta", "log").values()
+    blobs, box = node.local.get_container_client("moved-meta"), node.root / "moved-meta"
+
+    def move(exchange: Exchange) -> None:
+        if exchange.method == "PUT" and "/moved-meta/log" in exchange.target and (box / "log").exists():
+            (box / "log").rename(box / "log.old")
+
+    node.proxy.fault = move
+    blobs.get_blob_client("log").set_blob_metadata({"v": "2"})
+    eventually((box / "log.old").exists)
+    settled(node)
+    node.proxy.fault = back
+    blobs.upload_blob("log", b"new")
+    eventually(lambda: node.in_cloud("moved-meta").get("log") == b"new")
+    assert blobs.download_blob("log.old").readall() == data
 
 
 def test_a_delete_of_its_old_name_leaves_a_moved_stub_its_bytes(cloud_port: int, tmp_path: Path) -> None:

@@ -54,16 +54,20 @@ GO_SECONDS_MAX: Final = 60.0  # for a batch; a mount that takes longer hangs
 HASH_SECONDS_MAX: Final = 600.0  # for the bytes of one blob
 
 OFFLINE: Final = "the link is down"
+#: Of what may be a stub by now, by another task or by this one before a sync failed.
+_NOT_SEEN_WHOLE: Final = ("its bytes are not here", "it is gone", "it has changed")
 NO_COPY: Final = "the cloud does not have it as it was sent"
 
 
 class Left(NamedTuple):
-    """What became of a row: `why` is empty when its bytes went, `size` of them. `deleted`: and the blob with them."""
+    """What became of a row: `why` is empty when its bytes went, `size` of them. `deleted`: and the blob with them;
+    `whole`: the store saw that they are all here."""
 
     row: Row
     size: int
     why: str = ""
     deleted: bool = False
+    whole: bool = False
 
 
 class _Case(NamedTuple):
@@ -303,14 +307,14 @@ def _go(going: Sequence[_Going], store: Store) -> list[Left]:
         try:
             job = _job(store, each)
         except (BlobError, StoreError, NotEvictable) as error:
-            left.append(Left(each.row, 0, _reason(error)))
+            left.append(_stays(each.row, error))
         else:
             by_mount.setdefault(id(job.mount), []).append((each, job))
     for pairs in by_mount.values():
         outcomes = commit.run_group([job for _, job in pairs])
         for (each, _), outcome in zip(pairs, outcomes, strict=True):
             if outcome.error is not None:
-                left.append(Left(each.row, 0, _reason(outcome.error)))
+                left.append(_stays(each.row, outcome.error))
             else:
                 left.append(Left(each.row, each.size, deleted=each.way is Way.DELETE))
     return left
@@ -339,6 +343,11 @@ def _delete_if(etag: str, state: BlobState | None) -> DeleteScope:
     return DeleteScope.BLOB
 
 
+def _stays(row: Row, error: BaseException) -> Left:
+    whole = isinstance(error, BlobError) or (isinstance(error, NotEvictable) and error.reason not in _NOT_SEEN_WHOLE)
+    return Left(row, 0, _reason(error), whole=whole)
+
+
 def _reason(error: BaseException) -> str:
     """In few words that many blobs share."""
     if isinstance(error, NotEvictable):
@@ -350,7 +359,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _report(gone: Sequence[Left], queue: Queue) -> None:
-    queue.stayed([each.row for each in gone if each.why])
+    queue.stayed([each.row for each in gone if each.whole])
     for each in gone:
         if each.why:
             continue

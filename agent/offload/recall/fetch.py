@@ -182,12 +182,14 @@ class CloudCopy:
         if not (isinstance(failure, OtherContent) or failure.fault.code == "BlobNotFound"):
             return False
         with self._lock:
-            if asked is self._request and not self._looked_beside:
-                cloud = self._fetcher.cloud
-                kept = keep.kept(cloud, self.remote, errand)
-                self._looked_beside = True
-                if kept is not None:
-                    self._request, self.etag = cloud.request("Get Blob", "r", self.remote.container, kept[0]), ""
+            if asked is not self._request or self._looked_beside:
+                return asked is not self._request
+        cloud = self._fetcher.cloud
+        kept = keep.kept(cloud, self.remote, errand)  # without the lock: who is stopped is not held by who asks
+        with self._lock:
+            self._looked_beside = True
+            if kept is not None and asked is self._request:
+                self._request, self.etag = cloud.request("Get Blob", "r", self.remote.container, kept[0]), ""
             return asked is not self._request
 
     def _wait(self, failure: CloudFailed, tries: int, errand: Errand) -> None:

@@ -97,6 +97,11 @@ class Course:
         return replace(self, found=counts, mended=done, examples=examples)
 
     @property
+    def whole(self) -> bool:
+        """Whether nothing was left out, and what differed was mended."""
+        return self.wish.mends and not self.wish.account and not self.wish.container and not self.failed
+
+    @property
     def left(self) -> int:
         """Differences that nobody has mended."""
         return sum(self.found.get(kind, 0) - self.mended.get(kind, 0) for kind in DIFFERENCES)

@@ -42,7 +42,7 @@ from agent.offload.reconcile.verdict import Kind
 from agent.offload.rows import Row
 from agent.offload.rules import Rules
 from agent.offload.scan import bound
-from agent.offload.schema import COMPARED_KEY
+from agent.offload.schema import COMPARED_KEY, RECONCILED_KEY
 from agent.offload.transport import Errand
 from dataplane.blobapi.model import BlobState
 from dataplane.store.store import Store
@@ -157,7 +157,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Until cancelled. Raises QueueError."""
-        self.last = course.from_json(await self._queue(lambda queue: queue.recall(COMPARED_KEY)))
+        self.last = course.from_json(await self._queue(lambda queue: queue.recall(RECONCILED_KEY)))
         while True:
             self._asked = trio.Event()
             self.course = course.from_json(await self._queue(lambda queue: queue.recall(UNDER_WAY)))
@@ -223,7 +223,9 @@ class Reconciler:
     async def _finish(self, done: Course) -> None:
         def note(queue: Queue) -> None:
             _forget(done.began, queue)
-            queue.remember(COMPARED_KEY, done.to_json())
+            queue.remember(RECONCILED_KEY, done.to_json())
+            if done.whole:
+                queue.remember(COMPARED_KEY, "1")
 
         await self._on_thread(self._ledger.remove)
         await self._queue(note)
@@ -447,7 +449,7 @@ class Reconciler:
 
 def _courses(queue: Queue) -> tuple[Course | None, Course | None]:
     """The one that is under way, and the one that was finished last."""
-    return course.from_json(queue.recall(UNDER_WAY)), course.from_json(queue.recall(COMPARED_KEY))
+    return course.from_json(queue.recall(UNDER_WAY)), course.from_json(queue.recall(RECONCILED_KEY))
 
 
 def _is(under_way: Course | None, began: int) -> bool:
