@@ -8,7 +8,8 @@
 
 All numbers are little-endian and unsigned, a crc is CRC-32 (zlib). One append is one frame, so its entries share a
 time and a check. A frame's head has a check of its own: a length that a damaged disk made larger is not taken for a
-frame that is still on its way. Zeros, which some file systems leave after a power cut, are damage, not frames.
+frame that is still on its way. Zeros, which some file systems leave after a power cut, are damage, not frames. An entry
+of a kind that the reader does not know, which a later version has noted, is passed over.
 
 A name that is not UTF-8 goes as the bytes that it is on the disk (surrogateescape). Rejected: JSON lines (three times
 the CPU of both ends), a check for each entry (as much again as the entry itself costs).
@@ -186,8 +187,9 @@ def _entries(
                 place, (_text(data, at, split), _text(data, split, name_at))
             )
             at = name_at + name_bytes
-            records.append(Record(_KINDS[kind], account, container, _text(data, name_at, at), when_ns))
-    except (KeyError, StructError):
+            if known := _KINDS.get(kind):
+                records.append(Record(known, account, container, _text(data, name_at, at), when_ns))
+    except StructError:
         at = -1
     if at != end:
         del records[before:]

@@ -114,7 +114,7 @@ def sealed(body: bytes, size: int | None = None) -> bytes:
 @pytest.mark.parametrize(
     "body",
     [
-        struct.pack("<BBBH", 9, 0, 0, 0),  # no such kind
+        struct.pack("<BBBH", 200, 1, 1, 50) + b"ab",  # of no kind, and longer than its frame
         struct.pack("<BBBH", 1, 1, 1, 50) + b"ab",  # longer than its frame
         struct.pack("<BBBH", 1, 0, 0, 0)[:3],
     ],
@@ -123,6 +123,13 @@ def sealed(body: bytes, size: int | None = None) -> bytes:
 def test_a_sealed_frame_with_nonsense_is_damage(body: bytes, behind: bytes) -> None:
     with pytest.raises(DamagedSegment):
         decode(sealed(body) + behind, 0)
+
+
+def test_entries_of_later_kinds_are_passed_over() -> None:
+    later = struct.pack("<BBBH", 200, 1, 1, 2) + b"acna"
+    known = struct.pack("<BBBH", Kind.DONE, 1, 1, 2) + b"acnb"
+    data = sealed(later + known + later) + sealed(later)
+    assert decode(data, 0) == ([Record(Kind.DONE, "a", "c", "nb", 1)], len(data))
 
 
 def test_a_frame_larger_than_any_of_ours_is_damage_and_not_waited_for() -> None:
