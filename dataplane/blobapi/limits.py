@@ -29,6 +29,7 @@ connections_count_max: Final = 4096
 data_threads_count: Final = 16  # blocking reads and writes of content, hashing
 metadata_threads_count: Final = 8  # opens, stats and listings, where the mount is not local
 pool_queue_count_max: Final = 512  # calls that wait for a thread of either kind; one more is answered 503 ServerBusy
+waiting_for_room_count_max: Final = 256  # requests that wait until a full disk has room; one more is answered 503
 storage_seconds_max: Final = 30.0  # a request waits so long for one call of a mount, then 500 OperationTimedOut
 storage_long_seconds_max: Final = 600.0  # the same for what may copy or sync gigabytes in one call
 

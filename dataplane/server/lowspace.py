@@ -7,9 +7,9 @@ cannot be told is not refused: its own error says more. Deletes and reads always
 
 A mount that has just become too full is given PATIENCE_SECONDS, in which the sidecar may be making room: requests wait
 so long, with nothing of them staged, and go on when there is room. After that they are refused at once, until a look
-finds room. So a burst that is faster than eviction is slowed down, and a refusal says that nothing more can go. A long
-body that meets a full disk on its way is given as long (`patiently`): what arrived stays staged, and the client's
-socket is not read meanwhile.
+finds room; so are those that would be too many to hold, and all when the worker stops. So a burst that is faster than
+eviction is slowed down, and a refusal says that nothing more can go. A long body that meets a full disk on its way is
+given as long (`patiently`): what arrived stays staged, and the client's socket is not read meanwhile.
 
 Use is what df(1) shows: of the blocks that unprivileged users can have, those that are taken; or of the inodes, if that
 is more. Rejected: waiting for ENOSPC alone (other users of the mount would meet it too, and half an upload would be
@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.operations import Operation
 from dataplane.store.errors import NoSpace
@@ -36,6 +37,7 @@ SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 10.0  # a link that broke is known to be down by then; clients give up after 20 and more
 UNSEEN_SHARE: Final = 8  # of the room: so many workers can each let through that much before one of them looks
 RETRY_AFTER_SECONDS: Final = 30  # the sidecar needs a while to make room
+LOOK_SECONDS_MAX: Final = PATIENCE_SECONDS  # an older look does not say that it has been full since then
 MESSAGE: Final = "The node's disk is almost full, and nothing more can be moved to the cloud now."
 
 #: What takes more room than the record of a blob.
@@ -95,6 +97,12 @@ class LowSpace:
         self._seen: dict[DiskPools, _Seen] = {}
         self._unseen_bytes: Counter[DiskPools] = Counter()  # of the bodies that were let through since the last look
         self._looking: dict[DiskPools, asyncio.Task[_Seen]] = {}
+        self._waiting_count = 0
+        self._stops = False
+
+    def stop_waiting(self) -> None:
+        """The worker stops: who waits is refused at the next look, and so is who would."""
+        self._stops = True
 
     async def check(self, account: "Account", container: str, body_bytes: int = 0) -> None:
         """Returns when there is room; `body_bytes` is what the request may write. Raises BlobError ServerBusy when the
@@ -108,10 +116,14 @@ class LowSpace:
             if seen.full_since is None:
                 self._unseen_bytes[pools] += body_bytes
                 return
-            if seen.hopeless:
+            if seen.hopeless or self._stops or self._waiting_count >= limits.waiting_for_room_count_max:
                 headers = (("Retry-After", str(RETRY_AFTER_SECONDS)),)
                 raise BlobError(ErrorCode.SERVER_BUSY, message=MESSAGE, headers=headers)
-            await self._sleep(SECONDS)
+            self._waiting_count += 1
+            try:
+                await self._sleep(SECONDS)
+            finally:
+                self._waiting_count -= 1
 
     async def patiently(self, write: Callable[[], Awaitable[None]]) -> None:
         """Repeat a write that met a full disk until it succeeds. `write` goes on where it stopped. Raises NoSpace when
@@ -122,7 +134,7 @@ class LowSpace:
             try:
                 return await write()
             except NoSpace:
-                if self._clock() >= until:
+                if self._stops or self._clock() >= until:
                     raise
 
     async def _look_again(self, pools: "DiskPools", account: "Account", container: str) -> _Seen:
@@ -142,7 +154,9 @@ class LowSpace:
         self._unseen_bytes[pools] = 0  # what is let through while it looks may not be on the disk yet
         room = await self._room_bytes(pools, directory_fd)
         now = self._clock()
-        since = before.full_since if before is not None and before.full_since is not None else now
+        since = now
+        if before is not None and before.full_since is not None and now - before.at <= LOOK_SECONDS_MAX:
+            since = before.full_since
         seen = self._seen[pools] = _Seen(now, None, room / UNSEEN_SHARE) if room else _Seen(now, since)
         return seen
 

@@ -124,6 +124,8 @@ class _Worker:
     async def _drain(self, server: Server, node: Node) -> None:
         """Finish what runs, pending copies too, within a deadline that a later Stop may move."""
         loop = asyncio.get_running_loop()
+        if node.low_space is not None:
+            node.low_space.stop_waiting()
         pending = {asyncio.ensure_future(server.drain()), asyncio.ensure_future(node.copies.wait())}
         while pending and (left := self._deadline - loop.time()) > 0:
             _, pending = await asyncio.wait(pending, timeout=min(left, HEARTBEAT_SECONDS))

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from dataplane.blobapi import limits
 from dataplane.blobapi.errors import BlobError, ErrorCode
 from dataplane.blobapi.structured import BODY_HEADER, BODY_VALUE, LENGTH_HEADER, encode
 from dataplane.server.diskpool import DiskPools, PoolLimits
@@ -132,6 +133,58 @@ def test_who_finds_it_full_waits_for_room_and_is_refused_when_none_comes() -> No
         return [*seen, await refused(low_space, mount), mount.now - began]
 
     assert asyncio.run(story()) == [True, PATIENCE_SECONDS, True, 0, True, 1, 1.5 * SECONDS, False, False, 3 * SECONDS]
+
+
+def test_only_so_many_wait() -> None:
+    mount = OneMount()
+    mount.used = 97
+    room = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        await room.wait()
+        mount.now += SECONDS
+
+    low_space = LowSpace(97, lambda: mount.now, mount.look, sleep)
+    count_max = limits.waiting_for_room_count_max
+
+    async def story() -> list[bool]:
+        asked = [asyncio.create_task(refused(low_space, mount)) for _ in range(count_max + 5)]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        asked[0].cancel()  # one that goes away leaves its place to another
+        await asyncio.wait(asked[:1])
+        asked.append(asyncio.create_task(refused(low_space, mount)))
+        mount.used = 10
+        asyncio.get_running_loop().call_soon(room.set)
+        return await asyncio.gather(*asked[1:])
+
+    assert sorted(asyncio.run(story())) == [False] * count_max + [True] * 5
+
+
+def test_nobody_waits_while_the_worker_stops() -> None:
+    mount = OneMount()
+    mount.used = 97
+    low_space = low_space_of(mount)
+
+    async def story() -> list[Any]:
+        low_space.stop_waiting()
+        began = mount.now
+        return [await refused(low_space, mount), mount.now - began]
+
+    assert asyncio.run(story()) == [True, 0]
+
+
+def test_a_look_of_long_ago_takes_no_patience_away() -> None:
+    mount = OneMount()
+    mount.used = 97
+    low_space = low_space_of(mount)
+
+    async def story() -> list[bool]:
+        seen = [await refused(low_space, mount)]
+        mount.now += 3600
+        mount.room_at = mount.now + 3 * SECONDS
+        return [*seen, await refused(low_space, mount)]
+
+    assert asyncio.run(story()) == [True, False]
 
 
 def test_a_mount_whose_use_cannot_be_told_is_not_refused() -> None:
