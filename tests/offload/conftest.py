@@ -30,6 +30,7 @@ def cloud_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def _node_of_module(cloud_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     with edge(cloud_port, tmp_path_factory.mktemp("node")) as made:
+        made.until(lambda report: report.get("reconcile"))  # that of the new database finds what a test has dropped
         yield made
 
 
