@@ -24,11 +24,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from agent.offload.rows import Freed, Row
+from agent.offload.schema import BLOB
 
-#: The blob, whatever became of its row.
-_BLOB: Final = (
-    "name = :name AND container_id = (SELECT id FROM containers WHERE account = :account AND container = :container)"
-)
 #: SQL for a new row: whether a former one of the name left it here.
 IS_ASTRAY: Final = "EXISTS (SELECT 1 FROM astray a WHERE a.container_id = :container_id AND a.name = :name)"
 #: SQL that notes the names of rows that are about to be deleted. A condition on `blobs` follows.
@@ -37,8 +34,8 @@ NOTE: Final = "INSERT OR IGNORE INTO astray SELECT container_id, name FROM blobs
 
 def freed(connection: sqlite3.Connection, stubs: Iterable[Freed]) -> None:
     """These stubs went through the endpoint. What is another version by now stays as it is."""
-    values = [{**stub._asdict()} for stub in stubs]
-    connection.executemany(f"UPDATE blobs SET away = 0 WHERE {_BLOB} AND copied_etag = :version", values)
+    values = (stub._asdict() for stub in stubs)
+    connection.executemany(f"UPDATE blobs SET away = 0 WHERE {BLOB} AND copied_etag = :version", values)
 
 
 def wandered(connection: sqlite3.Connection, version: str, blob: dict[str, str | int]) -> None:
@@ -60,7 +57,7 @@ def leaving(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
 
 
 def stayed(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """They did not go."""
+    """They did not go: the store saw their bytes, whole."""
     _mark(connection, rows, "away = 0", "residency = 'copied'")
 
 
@@ -73,4 +70,4 @@ def _mark(connection: sqlite3.Connection, rows: Iterable[Row], what: str, condit
 
 def found_again(connection: sqlite3.Connection, row: Row) -> None:
     """The cloud has a version of the name that is not a stub's alone."""
-    connection.execute(f"DELETE FROM astray WHERE {_BLOB}", row._asdict())
+    connection.execute(f"DELETE FROM astray WHERE {BLOB}", row._asdict())

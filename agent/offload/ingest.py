@@ -20,6 +20,7 @@ from typing import Final
 
 from agent.offload import astray, moves
 from agent.offload.rows import Change, Freed, Look, Measured, Read, Wandered
+from agent.offload.schema import BLOB
 from agent.offload.states import TABLE, Event, Residency
 from dataplane.journal.heat import INTERVAL_NS
 
@@ -28,7 +29,6 @@ from dataplane.journal.heat import INTERVAL_NS
 HEAT_GAP_NS: Final = INTERVAL_NS * 9 // 10
 
 _CONTAINER: Final = "SELECT id FROM containers WHERE account = ? AND container = ?"
-_CONTAINER_NAMED: Final = "SELECT id FROM containers WHERE account = :account AND container = :container"
 # A row that was not there is treated as one that no rule had sent.
 _NOTE: Final = f"""
 INSERT INTO blobs (container_id, name, revision, changed_at, modified_ns, due_at, priority, order_key, hold, residency,
@@ -91,7 +91,7 @@ def measured(connection: sqlite3.Connection, blobs: Iterable[Measured]) -> None:
     """How large what waits is, so that somebody without a link knows what the cloud lacks. Of a row that was looked at
     meanwhile the size is known better."""
     connection.executemany(
-        f"UPDATE blobs SET size = :size WHERE container_id = ({_CONTAINER_NAMED}) AND name = :name "
+        f"UPDATE blobs SET size = :size WHERE {BLOB} "
         f"AND residency = '{Residency.QUEUED}' AND (revision = :revision OR etag = '')",
         (each._asdict() for each in blobs),
     )

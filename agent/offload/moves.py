@@ -11,7 +11,7 @@ from typing import Final
 
 from agent.offload import astray, fuse
 from agent.offload.rows import ERROR_CHARACTERS_MAX, Copy, Failure, Row, Seen, Turn
-from agent.offload.schema import REVISION_KEY
+from agent.offload.schema import BLOB, REVISION_KEY
 from agent.offload.states import TABLE, Event, Hold
 from agent.offload.stored import check_of
 
@@ -31,11 +31,6 @@ _NOT_OVER: Final = (
     f"hold = CASE WHEN {STAYS_HELD} THEN hold ELSE :hold END, "
     f"error = CASE WHEN {_OVER} THEN '' ELSE error END, "
     f"failure = CASE WHEN {_OVER} THEN '' ELSE failure END"
-)
-
-#: The blob, whatever became of its row. For what is true of the cloud, whichever version is here.
-_BLOB: Final = (
-    "name = :name AND container_id = (SELECT id FROM containers WHERE account = :account AND container = :container)"
 )
 
 _COPY: Final = (
@@ -102,7 +97,7 @@ def gone(connection: sqlite3.Connection, row: Row, *, astray_too: bool = False) 
     done = connection.execute("DELETE FROM blobs WHERE id = ? AND revision = ?", (row.id, row.revision))
     if done.rowcount:
         return True
-    connection.execute(f"UPDATE blobs SET {_NOT_IN_CLOUD} WHERE {_BLOB}", _names(row))
+    connection.execute(f"UPDATE blobs SET {_NOT_IN_CLOUD} WHERE {BLOB}", _names(row))
     return False
 
 
@@ -133,7 +128,7 @@ def arrived(connection: sqlite3.Connection, account: str, container: str, name: 
     blob = {"account": account, "container": container, "name": name, "etag": etag}
     done = connection.execute(
         f"UPDATE blobs SET residency = {next_residency(Event.ARRIVED)}, {_NO_FAILURE}, away = 0, revision = :revision "
-        f"WHERE {_BLOB} AND etag = :etag AND {sources(Event.ARRIVED)}",
+        f"WHERE {BLOB} AND etag = :etag AND {sources(Event.ARRIVED)}",
         {**blob, "revision": next_revision(connection)},
     )
     return done.rowcount == 1
@@ -156,12 +151,12 @@ def _in_cloud(
     """A version is in the cloud. That is kept of the blob even where the version is not the present one any more."""
     told = {**copy._asdict(), "copied_etag": copy.etag, "check": check_of(row.name, copy)}
     values = {**told, **seen, **_names(row)}
-    connection.execute(f"UPDATE blobs SET {_COPY}, {away} WHERE {_BLOB}", values)
+    connection.execute(f"UPDATE blobs SET {_COPY}, {away} WHERE {BLOB}", values)
     if _move(connection, row, event, also, values):
         return True
     connection.execute(
         "UPDATE blobs SET changed_at = max(changed_at, modified_ns) "
-        f"WHERE {_BLOB} AND residency = 'queued' AND revision > :revision",
+        f"WHERE {BLOB} AND residency = 'queued' AND revision > :revision",
         {**values, "revision": row.revision},
     )
     return False

@@ -31,6 +31,11 @@ ACTIVE: Final = "residency IN ('queued', 'going')"
 #: What may be evicted: word for word the condition of an index, as above.
 EVICTABLE: Final = "residency = 'copied' AND hold = '' AND pinned = 0"
 
+#: A blob by its names, whatever became of its row.
+BLOB: Final = (
+    "name = :name AND container_id = (SELECT id FROM containers WHERE account = :account AND container = :container)"
+)
+
 #: The row of `meta` that counts revisions.
 REVISION_KEY: Final = "revision"
 
